@@ -1,0 +1,59 @@
+# Each target sets up what it needs: a machine with Python >= 3.11 and make is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+OUT ?= runs/char_lm
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-fast test-long test-gpu check docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: .venv/.run  ## train the character model of examples/char_lm into runs/char_lm
+	$(BIN)/optimscheduler train examples/char_lm/train.yaml --out $(OUT) $(ARGS)
+
+test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests, coverage
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not long" --doctest-modules src tests \
+		--cov --cov-branch --cov-report=term
+
+test-fast: .venv/.dev  ## the tests that take no time
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not slow and not long"
+
+test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
+	$(BIN)/python -m pytest -m "long" --timeout 3600
+
+test-gpu: .venv/.dev  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m "gpu"
+
+check: check-static test-fast .venv/.dev  ## style, types, structure, doctests, fast tests
+	$(BIN)/python -m pytest -q --doctest-modules src
+
+.PHONY: check-static
+check-static: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/.docs  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+clean:  ## remove what the targets made, trained runs excepted
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[run]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[docs]'
+	@touch $@

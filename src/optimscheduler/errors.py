@@ -1,0 +1,80 @@
+"""Every error of the package, in one tree.
+
+    OptimSchedulerError
+     |- ConfigError      (ValueError)          a setting is wrong; nothing was built
+     |- ParameterError   (ValueError)          a selection of parameters is wrong
+     |- LossNotFound     (KeyError)            the model did not return the loss that was asked for
+     |- NonFiniteError   (FloatingPointError)  too many refused gradients in a row
+     `- CheckpointError  (RuntimeError)        a saved state cannot be used
+
+A message says where, what was given, what is allowed, and the nearest name or the next action.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "LossNotFound",
+    "NonFiniteError",
+    "OptimSchedulerError",
+    "ParameterError",
+    "nearest",
+]
+
+_LISTED = 12  # more names than this are counted instead of listed
+
+
+class OptimSchedulerError(Exception):
+    """The root: catch this to catch every error that this package raises on purpose."""
+
+
+class ConfigError(OptimSchedulerError, ValueError):
+    """A setting is missing, misspelt or out of range."""
+
+
+class ParameterError(OptimSchedulerError, ValueError):
+    """A rule selects no parameter, or a parameter is claimed twice."""
+
+
+class LossNotFound(OptimSchedulerError, KeyError):  # noqa: N818 -- the name says it
+    """The loss that an OptimScheduler optimises is not among those it was given."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the repr
+
+
+class NonFiniteError(OptimSchedulerError, FloatingPointError):
+    """More gradients in a row were refused than `max_skips` allows."""
+
+
+class CheckpointError(OptimSchedulerError, RuntimeError):
+    """A saved state is damaged, or belongs to another model or configuration."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and what there is.
+
+    Args:
+        name: what was given.
+        known: the names that are allowed.
+
+    Returns:
+        `"Did you mean 'lr'? Known: betas, eps, lr."`, the question only where a name is near.
+
+    >>> nearest("wamup_steps", ["warmup_steps", "d_model"])
+    "Did you mean 'warmup_steps'? Known: d_model, warmup_steps."
+    >>> nearest("x", [])
+    'There are none.'
+    """
+    names = sorted(set(known))
+    if not names:
+        return "There are none."
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    question = f"Did you mean {close[0]!r}? " if close else ""
+    listed = close + [n for n in names if n not in close] if len(names) > _LISTED else names
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{question}Known: {', '.join(listed[:_LISTED])}{more}."
