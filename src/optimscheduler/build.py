@@ -1,0 +1,79 @@
+"""Build the OptimSchedulers of a model from plain dicts, as they stand in a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torch import nn
+
+from optimscheduler.errors import ConfigError, OptimSchedulerError, nearest
+from optimscheduler.lookup import class_at
+from optimscheduler.optim_scheduler import NAME, OptimScheduler
+from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
+from optimscheduler.origin import ExponentDecayLr, Noamlr
+
+__all__ = ["TYPES", "build_optim_sches"]
+
+TYPES: Final[Mapping[str, type[OptimScheduler]]] = {
+    "OptimScheduler": OptimScheduler,
+    "exp.ExponentDecayLr": ExponentDecayLr,
+    "noam.NoamLr": Noamlr,
+    "noam.Noamlr": Noamlr,
+}
+"""Classes that a configuration names in short; others go by their dotted path."""
+
+_SHARED = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type", "distributed")
+
+
+def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cfg: Any) -> OptimSchedulerDict:
+    """Build what `optim_sches` describes.
+
+        type: noam.Noamlr               # a name in `TYPES` or a dotted path; by default OptimScheduler
+        conf:
+          optim_type: Adam
+          optim_conf: {lr: 2e-3}
+          warmup_steps: 4000
+
+    Args:
+        model: the model, on its device already.
+        optim_sches: a mapping with `type` and `conf`.
+        **exp_cfg: what the experiment says for all of them: use_amp, accum_grad, ft_factor, grad_clip,
+            grad_norm_type, distributed. A `conf` may say otherwise for itself.
+
+    Returns:
+        A mapping whose one member is called `"main"`.
+
+    Raises:
+        ConfigError: with the place, for example `optim_sches.conf.warmup_steps`.
+        ParameterError: a selection of parameters matches nothing.
+    """
+    for key in exp_cfg:
+        if key not in _SHARED:
+            raise ConfigError(f"build_optim_sches takes no {key!r}. {nearest(key, _SHARED)}")
+    if not isinstance(optim_sches, Mapping) or not set(optim_sches) & {"type", "conf"}:
+        raise ConfigError(f"optim_sches must be a mapping with 'type' and 'conf', got {optim_sches!r}")
+    return OptimSchedulerDict({NAME: _build_one(model, optim_sches, exp_cfg, "optim_sches")})
+
+
+def _build_one(
+    model: nn.Module, described: Mapping[str, Any], exp_cfg: Mapping[str, Any], where: str
+) -> OptimScheduler:
+    for key in described:
+        if key not in ("type", "conf"):
+            raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, ['type', 'conf'])}")
+    conf = described.get("conf", {})
+    if not isinstance(conf, Mapping):
+        raise ConfigError(f"{where}.conf must be a mapping, got {conf!r}")
+    found: type[OptimScheduler] = class_at(
+        described.get("type", "OptimScheduler"), OptimScheduler, f"{where}.type", TYPES
+    )
+    for key in ("optim_type", "optim_conf"):
+        if key not in conf:
+            raise ConfigError(f"{where}.conf: {found.__name__} needs {key!r}, which is missing")
+    if "model" in conf:
+        raise ConfigError(f"{where}.conf: 'model' is given by the program, not by the configuration")
+    try:
+        return found(model=model, **{**exp_cfg, **conf})
+    except OptimSchedulerError as error:
+        raise type(error)(f"{where}.conf: {error}") from error

@@ -1,0 +1,80 @@
+"""The norm of a gradient, and the factor that clips it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimscheduler.checks import number
+from optimscheduler.errors import ConfigError
+
+__all__ = ["Clip", "total_norm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """Clipping by the total norm of all owned gradients.
+
+        factor = min(1, max_norm / (norm + 1e-6))
+
+    Args:
+        max_norm: the largest norm that is applied unchanged, > 0; None measures without clipping.
+        norm_type: p of the p-norm, >= 1; `inf` or `"inf"` for the largest absolute value.
+
+    Raises:
+        ConfigError: a value is out of range.
+
+    Reference: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063; the formula is
+    `torch.nn.utils.clip_grad_norm_`'s.
+    """
+
+    max_norm: float | None = 1.0
+    norm_type: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.max_norm is not None:
+            object.__setattr__(self, "max_norm", number("grad_clip", self.max_norm, above=0))
+        if self.norm_type in ("inf", math.inf):
+            object.__setattr__(self, "norm_type", math.inf)
+            return
+        try:
+            object.__setattr__(self, "norm_type", number("grad_norm_type", self.norm_type, least=1))
+        except ConfigError as error:
+            raise ConfigError(f"{error} ('inf' is allowed too)") from None
+
+    def factor(self, norm: Tensor) -> Tensor:
+        """What the gradient is multiplied by, a 0-d tensor like `norm`, at most 1."""
+        if self.max_norm is None:
+            return torch.ones_like(norm)
+        return torch.clamp(self.max_norm / (norm + 1e-6), max=1.0)
+
+
+def total_norm(blocks: Sequence[Tensor], norm_type: float) -> Tensor:
+    """The p-norm of all blocks taken as one vector.
+
+    Args:
+        blocks: gradients of any shape, dtype and device; 16-bit ones are measured in float32.
+        norm_type: p >= 1 or `inf`.
+
+    Returns:
+        A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for block in blocks:
+        alike[block.device, block.dtype].append(block)
+    if not alike:
+        return torch.zeros(())
+    norms: list[Tensor] = []
+    for (_, dtype), tensors in alike.items():
+        wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
+        norms += torch._foreach_norm(tensors, norm_type, dtype=wide)
+    if len(alike) > 1:
+        widest = max((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
+        norms = [norm.to(blocks[0].device, widest) for norm in norms]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    return total

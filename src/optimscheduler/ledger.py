@@ -1,0 +1,188 @@
+"""What happened: a report for every batch, counters over the run, and a line for every refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimscheduler.checks import whole
+from optimscheduler.errors import NonFiniteError
+from optimscheduler.gradients import Gradients
+from optimscheduler.window import Window
+
+__all__ = ["Ledger", "StepReport"]
+
+_log = logging.getLogger("optimscheduler")
+_READ_EVERY = 16  # updates; on an accelerator reading is a synchronisation
+_NAMED = 5  # parameters named in one line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one call of `step` did. Tensors stay on the device until `read`.
+
+    Attributes:
+        batch: number of the batch, from 1.
+        epoch: the epoch given last, from 1.
+        real_step: number of the window, from 1.
+        lr: learning rate of the first group.
+        completes: the window was closed.
+        batches: how many batches are in the window so far.
+        updated: the weights moved.
+        skipped: the window was complete and its gradient was refused.
+        grad_norm: norm of the gradient as it is applied, before clipping; None in mid-window.
+        loss: mean of the window's losses so far; None where nothing contributed.
+    """
+
+    batch: int
+    epoch: int
+    real_step: int
+    lr: float
+    completes: bool
+    batches: int
+    updated: bool | Tensor
+    skipped: bool | Tensor
+    grad_norm: float | Tensor | None
+    loss: float | Tensor | None
+
+    def read(self) -> StepReport:
+        """The same with plain Python values; on an accelerator this waits for the device."""
+        plain: dict[str, Any] = {}  # Any: as mixed as the attributes
+        for attribute in dataclasses.fields(self):
+            value = getattr(self, attribute.name)
+            plain[attribute.name] = value.item() if isinstance(value, Tensor) else value
+        return StepReport(**plain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    accepted: Tensor
+    text: str  # what to say if it was not
+
+
+class Ledger:
+    """Counts updates and skips of one OptimScheduler.
+
+    On a CPU every outcome is looked at when it comes. On an accelerator sixteen are read at once, so a
+    refusal is logged, and `max_skips` enforced, up to fifteen updates late; `forensics=True` reads each.
+
+    Args:
+        loss: name of the loss, for the messages.
+        max_skips: skips in a row that are put up with, >= 0.
+        forensics: look at every outcome at once, at the price of a synchronisation.
+    """
+
+    def __init__(self, loss: str, max_skips: int = 25, forensics: bool = False) -> None:
+        self._loss = loss
+        self.max_skips = whole("max_skips", max_skips, least=0, unit="updates")
+        self.forensics = forensics
+        self._counts = {"applied": 0, "skipped": 0, "skips_in_row": 0}
+        self._unread: list[_Entry] = []
+        self._logger: logging.Logger = _log
+
+    @property
+    def applied(self) -> int:
+        """Updates that moved the weights; asking reads everything."""
+        return self.read()["applied"]
+
+    def record(
+        self,
+        window: Window,
+        real_step: int,
+        norm: Tensor,
+        accepted: Tensor,
+        gradients: Gradients,
+        *,
+        scale: float | Tensor,
+        lr: float,
+        logger: logging.Logger,
+    ) -> None:
+        """Enter a closed window, while its gradients are still there.
+
+        Raises:
+            NonFiniteError: more than `max_skips` were refused in a row.
+        """
+        self._logger = logger
+        at_once = accepted.device.type == "cpu" or self.forensics
+        text = f"real step {real_step} (batches {_listed(window.batches)}) of loss {self._loss!r} skipped"
+        if at_once and not accepted:
+            text += f": gradient norm {norm.item():g}; {_blame(window, norm, gradients)}"
+        self._unread.append(_Entry(accepted=accepted, text=text))
+        if at_once or len(self._unread) >= _READ_EVERY:
+            self.read(f"learning rate {lr:g}, loss scale {float(scale):g}")
+
+    def read(self, situation: str = "") -> dict[str, int]:
+        """Bring the counters up to date.
+
+        Returns:
+            `applied`, `skipped` and `skips_in_row`.
+
+        Raises:
+            NonFiniteError: more than `max_skips` were refused in a row.
+        """
+        entries, self._unread = self._unread, []
+        if entries:
+            outcomes = torch.stack([entry.accepted for entry in entries]).tolist()
+            for entry, accepted in zip(entries, outcomes, strict=True):
+                self._count(entry, accepted, situation)
+        return dict(self._counts)
+
+    def _count(self, entry: _Entry, accepted: bool, situation: str) -> None:
+        counts = self._counts
+        if accepted:
+            counts["applied"] += 1
+            counts["skips_in_row"] = 0
+            return
+        counts["skipped"] += 1
+        counts["skips_in_row"] += 1
+        self._logger.warning("%s", entry.text)
+        if counts["skips_in_row"] > self.max_skips:
+            raise NonFiniteError(
+                f"{counts['skips_in_row']} gradients in a row were refused (max_skips={self.max_skips}), "
+                f"the last: {entry.text}. {situation}. Try a lower learning rate or a longer warm-up, "
+                "use_amp: bf16 instead of fp16, and look at the batches named above"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """The counters."""
+        return self.read()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there."""
+        self._counts = {key: int(state[key]) for key in self._counts}
+        self._unread = []
+
+
+def _blame(window: Window, norm: Tensor, gradients: Gradients) -> str:
+    """Where the refused gradient comes from."""
+    named = gradients.by_name()
+    bad_losses = [b for b, loss in zip(window.batches, window.losses, strict=True) if not loss.isfinite()]
+    told = f"the loss itself was not finite in batches {_listed(bad_losses)}; " if bad_losses else ""
+    if norm.isfinite():
+        largest = sorted(named, key=lambda name: -float(named[name].norm()))[:_NAMED]
+        return f"{told}a spike, the largest gradients are those of {', '.join(largest)}"
+    bad = [name for name, gradient in named.items() if not _is_finite(gradient)]
+    if not bad:
+        return f"{told}every gradient is finite, but their norm overflows"
+    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return f"{told}not finite in {', '.join(bad[:_NAMED])}{more} ({len(bad)} of {len(named)} gradients)"
+
+
+def _is_finite(gradient: Tensor) -> bool:
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return bool(values.isfinite().all())
+
+
+def _listed(batches: list[int]) -> str:
+    """Batch numbers in short: `3`, `3, 4`, `3 to 18`.
+
+    >>> _listed([3, 4]), _listed([3, 4, 5, 6])
+    ('3, 4', '3 to 6')
+    """
+    return ", ".join(map(str, batches)) if len(batches) < 4 else f"{batches[0]} to {batches[-1]}"

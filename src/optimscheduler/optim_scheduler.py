@@ -1,0 +1,443 @@
+"""`OptimScheduler`: one optimizer, one learning-rate curve and one training step, in one object."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Literal, final
+
+from torch import Tensor, nn
+
+from optimscheduler.apply import kernel_for
+from optimscheduler.checks import number, one_of
+from optimscheduler.clip import Clip
+from optimscheduler.clock import Cadence, Clock
+from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.gradients import Loose
+from optimscheduler.grammar import read_schedule
+from optimscheduler.guard import guard_for
+from optimscheduler.hooks import check_collisions, check_sche_conf
+from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
+from optimscheduler.parameters import GroupRule, OwnedParameters, own
+from optimscheduler.precision import LossScale, Precision, precision_for
+from optimscheduler.schedules import Constant, FeedbackSchedule, Schedule
+from optimscheduler.state import (
+    VERSION,
+    check_fits,
+    config_differences,
+    load_state,
+    load_torch_state,
+    plain,
+    state_of,
+)
+from optimscheduler.step import BatchStep, Member, Timer, untimed
+from optimscheduler.values import Values
+from optimscheduler.window import Scalar
+
+__all__ = ["NAME", "OnMismatch", "OptimScheduler"]
+
+_log = logging.getLogger("optimscheduler")
+
+OnMismatch = Literal["error", "config", "checkpoint"]
+"""Which side wins where a checkpoint's configuration is another: neither, the object's, the checkpoint's."""
+
+NAME: Final = "main"
+"""The name of a member that has none."""
+
+
+class OptimScheduler:
+    """Combines an optimizer with a learning-rate schedule and takes the training step with them.
+
+        for batch in loader:
+            with optim.forward():
+                losses = model(batch)           # {"loss": scalar tensor, ...}
+            report = optim.step(losses)
+
+    The learning rate is `schedule`'s, or that of a subclass, which overrides up to three hooks and
+    nothing else: `sche_init`, `update_lr`, `extra_repr_fn`.
+
+    Args:
+        optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
+        optim_conf: its keyword arguments. `lr` is the base value: the peak of every schedule.
+        model: the model, on its device already; its parameters are optimised.
+        distributed: must be False in this version.
+        optim_loss: name of the loss to optimise; None is `"loss"`.
+        updated_modules: names of the modules to update, dotted ones reach deeper; None is the model.
+        step_per_update: every how many windows this object does something, >= 1.
+        use_amp: False; True, which is float16 with a loss scale on CUDA and nothing elsewhere;
+            `"fp16"` or `"bf16"`, which are honoured anywhere.
+        accum_grad: batches per window, >= 1.
+        ft_factor: constant factor of the learning rate, > 0.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_norm_type: p of that norm, >= 1, or `"inf"`.
+        schedule: factor of the base learning rate over real steps: an object, its repr, or
+            `{"type": ..., "conf": ...}`. None is a constant.
+        param_groups: rules for parameters with settings of their own; see `GroupRule`.
+        exclude: names or patterns of parameters to leave out.
+        guard: None refuses non-finite gradients only; z, or `{"z", "window", "warm_up"}`, refuses
+            spikes too; see `SpikeGuard`.
+        lr_clock: `"window"` counts every window; `"applied"` counts updates that were not refused,
+            which on an accelerator costs one synchronisation per update.
+        max_skips: refusals in a row that are put up with, >= 0.
+        forensics: on an accelerator, look at every outcome at once, so that a refusal can name parameters.
+        **sche_conf: the arguments of the subclass's `sche_init`.
+
+    Raises:
+        ConfigError: a setting is unknown, missing or out of range.
+        ParameterError: a selection of parameters matches nothing, or nothing is trainable.
+    """
+
+    def __init__(
+        self,
+        optim_type: str,
+        optim_conf: Mapping[str, Any],
+        model: nn.Module,
+        distributed: bool = False,
+        optim_loss: str | None = None,
+        updated_modules: str | Sequence[str] | None = None,
+        step_per_update: int = 1,
+        use_amp: bool | str = True,
+        accum_grad: int = 1,
+        ft_factor: float = 1.0,
+        grad_clip: float | None = 1.0,
+        grad_norm_type: float | str = 2.0,
+        *,
+        schedule: object = None,
+        param_groups: Sequence[object] = (),
+        exclude: str | Sequence[str] = (),
+        guard: object = None,
+        lr_clock: str = "window",
+        max_skips: int = 25,
+        forensics: bool = False,
+        **sche_conf: Any,  # Any: the subclass's own
+    ) -> None:
+        if not isinstance(optim_conf, Mapping):
+            raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r}")
+        if distributed:
+            raise ConfigError("distributed: this version trains in one process; leave it False")
+        _check_names(optim_loss, updated_modules, exclude)
+        hook = _no_arguments if type(self).sche_init is OptimScheduler.sche_init else type(self).sche_init
+        check_sche_conf(type(self).__name__, hook, sche_conf, _CONSTRUCTOR)
+        # parameters, optimizer
+        self.model = model
+        self.distributed = distributed
+        self.optim_loss = optim_loss
+        self.updated_modules = [updated_modules] if isinstance(updated_modules, str) else updated_modules
+        excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+        optimizer_class = find_optimizer(optim_type)
+        base_lr = peak_lr(optimizer_class, optim_conf)
+        rules = [GroupRule.read(rule, group_keys(optimizer_class)) for rule in param_groups]
+        self.owned: OwnedParameters = own(model, self.updated_modules, excluded, rules, base_lr)
+        self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
+        # base values, parts
+        self.schedule = self._read_schedule(schedule)
+        self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
+        self.precision: Precision = precision_for(use_amp, next(iter(self.owned.by_name.values())).device)
+        loss = "loss" if optim_loss is None else optim_loss
+        self.member = Member(
+            loss=loss,
+            owned=self.owned,
+            optimizer=self.optimizer,
+            clock=Clock(Cadence(accum_grad=accum_grad, step_per_update=step_per_update)),
+            gradients=Loose(self.owned.by_name),
+            clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
+            guard=guard_for(guard),
+            learning_rate=self._learning_rate,
+            values=Values(self.optimizer, base_lr, number("ft_factor", ft_factor, above=0)),
+            kernel=kernel_for(self.optimizer),
+            ledger=Ledger(loss, max_skips, forensics),
+            feedback=self.schedule.start() if isinstance(self.schedule, FeedbackSchedule) else None,
+        )
+        self._line = BatchStep(model, {NAME: self.member}, self.precision)
+        self._config = plain(
+            {
+                "optim_type": optim_type,
+                "optim_conf": optim_conf,
+                "optim_loss": optim_loss,
+                "updated_modules": self.updated_modules,
+                "step_per_update": step_per_update,
+                "use_amp": use_amp,
+                "accum_grad": accum_grad,
+                "ft_factor": ft_factor,
+                "grad_clip": grad_clip,
+                "grad_norm_type": grad_norm_type,
+                "schedule": self.schedule,
+                "param_groups": param_groups,
+                "exclude": excluded,
+                "guard": guard,
+                "lr_clock": lr_clock,
+                **sche_conf,
+            }
+        )
+        self.sche_init(**sche_conf)
+
+    # ---- the three hooks ----
+
+    def sche_init(self, *args: Any, **sche_conf: Any) -> None:
+        """Hook: take the arguments of the curve, by name. `self.get_lr()` is the base learning rate here."""
+
+    def update_lr(self, real_step: int, epoch_num: int) -> float:  # noqa: ARG002  # the hook's signature
+        """Hook: the learning rate of a real step, called by keyword once per update, just before it.
+
+        Args:
+            real_step: number of the window, from 1, idle ones included.
+            epoch_num: the epoch given last, from 1.
+
+        Returns:
+            The learning rate of a group with the base value, before `ft_factor`; finite, >= 0.
+        """
+        if isinstance(self.schedule, FeedbackSchedule):
+            return self.member.values.base_lr * self.schedule(real_step, self.member.feedback)
+        return self.member.values.base_lr * self.schedule(real_step)
+
+    def extra_repr_fn(self) -> str:
+        """Hook: what a subclass adds to the repr, for example `"warmup_steps=4000"`."""
+        return "" if self._computes_lr() else f"schedule={self.schedule!r}"
+
+    # ---- the training step ----
+
+    @final
+    def forward(self, step_num: int | None = None, last: bool = False) -> AbstractContextManager[None]:
+        """The context of a training forward pass: autocast.
+
+        Args:
+            step_num: the batch number, from 1; None counts.
+            last: this batch ends its window, though that is not full.
+
+        Raises:
+            ConfigError: `step_num` is not beyond the last batch.
+        """
+        return self._line.forward(step_num, last)
+
+    @final
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass alone, for validation."""
+        return self.precision.autocast()
+
+    @final
+    def step(
+        self,
+        losses: Mapping[str, Tensor],
+        time_func: Timer | None = None,
+        optim_name: str | None = None,
+        step_num: int | None = None,
+        epoch_num: int | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        weight: Scalar | Mapping[str, Scalar] | None = None,
+    ) -> StepReport:
+        """Optimise with the losses of one batch: backward, and the update if it completes a window.
+
+        Args:
+            losses: name -> scalar tensor; never modified.
+            time_func: entered with `["loss_backward_time", optim_name]` and `["optim_time", optim_name]`.
+            optim_name: the name of this object in those.
+            step_num: the batch number, from 1, if `forward` was not told.
+            epoch_num: the epoch, from 1; None is the last one given.
+            logger: for refused gradients; None is the logger `optimscheduler`.
+            weight: items (tokens, frames) behind the mean loss, >= 0, or one number per loss name. The
+                gradient of the window is then sum(n_i grad_i) / sum(n_i), equal to one big batch's.
+
+        Returns:
+            What happened; its tensors stay on the device until `.read()`.
+
+        Raises:
+            LossNotFound: `losses` lacks the loss.
+            ConfigError: the loss is no scalar or needs no gradient, or `step_num` does not go forward.
+            NonFiniteError: more than `max_skips` gradients in a row were refused.
+        """
+        reports = self._line.step(
+            losses,
+            weight=weight,
+            step_num=step_num,
+            epoch=epoch_num,
+            timer=_renamed(time_func, optim_name),
+            logger=logger or _log,
+        )
+        return reports[NAME]
+
+    @final
+    def flush(self) -> StepReport | None:
+        """Close the open window as it is, with the batches it has; the next batch opens a new one.
+
+        Returns:
+            The report of the update; None where nothing was pending.
+        """
+        return self._line.flush().get(NAME)
+
+    @final
+    def observe(self, metric: float) -> None:
+        """Tell a feedback schedule a validation metric; other schedules do not listen."""
+        if isinstance(self.schedule, FeedbackSchedule):
+            self.member.feedback = self.schedule.observe(self.member.feedback, float(metric))
+
+    @final
+    def get_lr(self) -> float:
+        """What the optimizer holds for its first group; before the first update that is the base."""
+        return self.member.values.lr
+
+    def _learning_rate(self, real_step: int, epoch: int) -> float:
+        step = self.member.ledger.applied + 1 if self._lr_counts_applied else real_step
+        lr = self.update_lr(real_step=step, epoch_num=epoch)
+        if isinstance(lr, Tensor):
+            lr = lr.item()
+        if isinstance(lr, bool) or not isinstance(lr, int | float) or not math.isfinite(lr) or lr < 0:
+            raise ConfigError(
+                f"{type(self).__name__}.update_lr(real_step={step}, epoch_num={epoch}) returned {lr!r}; "
+                "a learning rate is a finite number >= 0"
+            )
+        return lr
+
+    # ---- what the origin's subclasses may read ----
+
+    @property
+    def accum_grad(self) -> int:
+        """Batches per window."""
+        return self.member.clock.cadence.accum_grad
+
+    @property
+    def step_per_update(self) -> int:
+        """Every how many windows this object does something."""
+        return self.member.clock.cadence.step_per_update
+
+    @property
+    def grad_clip(self) -> float | None:
+        """Largest gradient norm that is applied unchanged."""
+        return self.member.clip.max_norm
+
+    @property
+    def grad_norm_type(self) -> float:
+        """P of that norm."""
+        return self.member.clip.norm_type
+
+    @property
+    def ft_factor(self) -> float:
+        """Constant factor of the learning rate."""
+        return self.member.values.ft_factor
+
+    @property
+    def scaler(self) -> LossScale | None:
+        """The loss scale, in float16; otherwise None."""
+        return self.precision.scaler(self.member.loss)
+
+    @final
+    def __repr__(self) -> str:
+        told = {
+            "optimizer": type(self.optimizer).__name__,
+            "optim_loss": self.optim_loss,
+            "updated_modules": self.updated_modules,
+        }
+        parts = [f"{key}={value}" for key, value in told.items()]
+        return f"{type(self).__name__}({', '.join([*parts, *filter(None, [self.extra_repr_fn()])])})"
+
+    # ---- state ----
+
+    @final
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, as a plain nested dict that `weights_only=True` loads.
+
+        The model's weights are not in it. Tensors are references, as in torch: save or copy the dict
+        before training on.
+        """
+        return state_of(self.member, self._config, self.scaler)
+
+    @final
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Go on from a saved state: this class's, the origin's, or a plain torch optimizer's.
+
+        Nothing is changed unless everything fits. The last two have no clock: give `step_num`, or the
+        schedule begins anew.
+
+        Args:
+            state: from `state_dict`, or `{"optimizer", "scaler"}`, or `torch.optim.Optimizer.state_dict()`.
+            on_mismatch: which configuration wins where they differ: neither (`"error"`), this object's
+                (`"config"`), or the checkpoint's (`"checkpoint"`; the object is built anew from it).
+
+        Raises:
+            CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
+        """
+        one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        if "version" not in state:
+            load_torch_state(self.member, self.model, self.scaler, state)
+            _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
+            return
+        if state["version"] != VERSION:
+            raise CheckpointError(
+                f"this state has version {state['version']!r}; this package reads {VERSION}"
+            )
+        changed = config_differences(state["config"], self._config)
+        if changed and on_mismatch == "error":
+            raise CheckpointError(
+                "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
+                "says which side wins:\n  " + "\n  ".join(changed)
+            )
+        if changed and on_mismatch == "checkpoint":
+            self._rebuild(state)
+        check_fits(self.member, self._config, state)
+        for line in changed:
+            _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
+        load_state(self.member, self.scaler, state, settings=not changed or on_mismatch == "checkpoint")
+
+    def _rebuild(self, state: Mapping[str, Any]) -> None:
+        """Become what the checkpoint's configuration describes, if a trial object shows that it fits."""
+        conf: dict[str, Any] = dict(state["config"])
+        conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
+        if self._computes_lr():
+            del conf["schedule"]
+        try:
+            trial = type(self)(model=self.model, **conf)
+        except ConfigError as error:
+            raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
+        check_fits(trial.member, trial._config, state)
+        OptimScheduler.__init__(self, model=self.model, **conf)
+
+    # ---- what a subclass may be ----
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A `sche_init` may not take a name that the constructor has already."""
+        super().__init_subclass__(**kwargs)
+        check_collisions(cls.__name__, cls.sche_init, _CONSTRUCTOR)
+
+    @classmethod
+    def _computes_lr(cls) -> bool:
+        return cls.update_lr is not OptimScheduler.update_lr
+
+    def _read_schedule(self, schedule: object) -> Schedule | FeedbackSchedule[Any]:
+        if schedule is None:
+            return Constant()
+        if self._computes_lr():
+            raise ConfigError(
+                f"schedule: {type(self).__name__} computes its own learning rate in update_lr; "
+                "leave schedule out, or use OptimScheduler"
+            )
+        return read_schedule(schedule, "schedule")
+
+
+_CONSTRUCTOR: Final = tuple(
+    name
+    for name in inspect.signature(OptimScheduler.__init__).parameters
+    if name not in ("self", "sche_conf")
+)
+
+
+def _no_arguments() -> None:
+    """What the base class's `sche_init` takes: it ignores its arguments, so none may be given."""
+
+
+def _renamed(time_func: Timer | None, optim_name: str | None) -> Timer:
+    if time_func is None:
+        return untimed
+    return lambda names: time_func([names[0], optim_name or names[1]])
+
+
+def _check_names(optim_loss: object, updated_modules: object, exclude: object) -> None:
+    if not (optim_loss is None or isinstance(optim_loss, str)):
+        raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r}")
+    for key, names in {"updated_modules": updated_modules, "exclude": exclude}.items():
+        many = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
+        if not (many or (names is None and key == "updated_modules")) or names == "":
+            raise ConfigError(f"{key} must be a name or a list of names, got {names!r}")

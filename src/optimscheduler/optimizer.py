@@ -1,0 +1,102 @@
+"""Build the torch optimizer that a configuration names, checked before it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from optimscheduler.checks import number
+from optimscheduler.errors import ConfigError
+from optimscheduler.lookup import check_call, class_at
+from optimscheduler.parameters import OwnedParameters
+
+__all__ = ["build_optimizer", "find_optimizer", "group_keys", "peak_lr"]
+
+_IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
+_FUSED_DEVICES = {"cpu", "cuda"}
+
+
+def find_optimizer(optim_type: str) -> type[Optimizer]:
+    """The optimizer class of that name.
+
+    Args:
+        optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
+
+    Raises:
+        ConfigError: no such class, no optimizer, or one whose `step` needs a closure.
+    """
+    known = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer)}
+    del known["Optimizer"]
+    found: type[Optimizer] = class_at(optim_type, Optimizer, "optim_type", known)
+    closure = inspect.signature(found.step).parameters.get("closure")
+    if found is Optimizer:
+        raise ConfigError("optim_type: Optimizer is the base class; name one of its subclasses")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"optim_type: {found.__name__}.step needs a closure that evaluates the model several times "
+            "for one batch; an OptimScheduler is given one loss per batch, so it cannot drive it"
+        )
+    return found
+
+
+def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> float:
+    """The base learning rate: `optim_conf["lr"]`, or the optimizer's own default.
+
+    Raises:
+        ConfigError: it is missing, no number, or not positive.
+    """
+    parameter = inspect.signature(optimizer_class).parameters.get("lr")
+    default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+    lr = optim_conf.get("lr", default)
+    if isinstance(lr, torch.Tensor):
+        lr = lr.item()
+    if lr is None:
+        raise ConfigError(f"optim_conf: {optimizer_class.__name__} needs an lr, which is missing")
+    return number("optim_conf: lr", lr, above=0)
+
+
+def group_keys(optimizer_class: type[Optimizer]) -> list[str]:
+    """The settings that a parameter group may have of its own."""
+    return [
+        k for k in inspect.signature(optimizer_class).parameters if k not in ("params", *_IMPLEMENTATIONS)
+    ]
+
+
+def build_optimizer(
+    optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any], owned: OwnedParameters
+) -> Optimizer:
+    """The optimizer over the owned parameters, fused where it can be and nothing else was asked for.
+
+    Args:
+        optimizer_class: from `find_optimizer`.
+        optim_conf: its keyword arguments; `fused`, `foreach`, `capturable` or `differentiable`
+            given there are left as they are.
+        owned: groups in order.
+
+    Raises:
+        ConfigError: a key that the optimizer does not take, or a value that it refuses.
+    """
+    check_call(optimizer_class, optim_conf, "optim_conf", "params")
+    conf = dict(optim_conf)
+    if "lr" in conf:
+        conf["lr"] = peak_lr(optimizer_class, conf)
+    if _may_be_fused(optimizer_class, conf, owned):
+        conf["fused"] = True
+    groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
+    try:
+        return optimizer_class(groups, **conf)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {error}") from error
+
+
+def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:
+    return (
+        optimizer_class.__module__.startswith("torch.optim.")
+        and "fused" in inspect.signature(optimizer_class).parameters
+        and not any(key in conf for key in _IMPLEMENTATIONS)
+        and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in owned.by_name.values())
+    )

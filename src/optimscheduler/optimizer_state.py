@@ -1,0 +1,106 @@
+"""Optimizer state under parameter names, so that it survives regrouping, wrapping and a change of library.
+
+Two formats come in, one goes out: this package's, by name, and a plain `torch.optim` optimizer's, by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimscheduler.errors import CheckpointError
+from optimscheduler.parameters import canonical
+
+__all__ = ["load_optimizer", "named_from_torch", "optimizer_by_name"]
+
+State = dict[str, Any]  # Any: a state dict is a tree of plain values and tensors
+
+
+def optimizer_by_name(optimizer: Optimizer, names: Sequence[str]) -> State:
+    """The state of a torch optimizer, with names for indices.
+
+    Args:
+        optimizer: whose parameters, through all groups, are `names` in that order.
+        names: canonical parameter names.
+
+    Returns:
+        `{"state": {name: {...}}, "groups": [{..., "params": [names]}]}`; tensors are references.
+    """
+    raw = optimizer.state_dict()
+    groups = [{**group, "params": [names[i] for i in group["params"]]} for group in raw["param_groups"]]
+    return {"state": {names[i]: dict(state) for i, state in raw["state"].items()}, "groups": groups}
+
+
+def load_optimizer(
+    optimizer: Optimizer, names: Sequence[str], saved: Mapping[str, Any], *, settings: bool
+) -> None:
+    """Load a state by name; the tensors are copied.
+
+    Args:
+        optimizer: whose parameters, through all groups, are `names` in that order.
+        names: canonical parameter names.
+        saved: from `optimizer_by_name`.
+        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters.
+    """
+    raw = optimizer.state_dict()
+    index = {name: i for i, name in enumerate(names)}
+    raw["state"] = {index[name]: _copied(state) for name, state in saved["state"].items() if name in index}
+    saved_group = {name: group for group in saved["groups"] for name in group["params"]}
+    for group in raw["param_groups"] if settings else ():
+        theirs = saved_group.get(names[group["params"][0]], {})
+        implementation = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
+        group.update(
+            {key: value for key, value in theirs.items() if key in group and key not in implementation}
+        )
+    optimizer.load_state_dict(raw)
+
+
+def _copied(state: Mapping[str, Any]) -> State:
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
+
+
+def named_from_torch(raw: Mapping[str, Any], owned: Mapping[str, nn.Parameter], model: nn.Module) -> State:
+    """A torch optimizer's own state, with names for indices.
+
+    The names are those it was saved with (`named_parameters`), or else the first of these orders whose
+    number and shapes fit: ours by groups, the model's, the model's trainable parameters.
+
+    Args:
+        raw: `{"state": {index: ...}, "param_groups": [...]}`.
+        owned: canonical name -> parameter, by groups.
+        model: for its order.
+
+    Raises:
+        CheckpointError: none fits.
+    """
+    groups = raw["param_groups"]
+    if all("param_names" in group for group in groups):
+        orders = [[canonical(name) for group in groups for name in group["param_names"]]]
+    else:
+        model_order = [n for name, _ in model.named_parameters() if (n := canonical(name)) in owned]
+        trainable = [name for name in model_order if owned[name].requires_grad]
+        orders = [list(owned), model_order, trainable]
+    count = sum(len(group["params"]) for group in groups)
+    names = next((order for order in orders if len(order) == count and _shapes_fit(raw, order, owned)), None)
+    if names is None:
+        raise CheckpointError(
+            f"this optimizer state is of {count} parameters, and none of the known orders of the "
+            f"{len(owned)} parameters owned here fits it in number and shapes"
+        )
+    by_index = dict(zip((i for group in groups for i in group["params"]), names, strict=True))
+    named = [{**group, "params": [by_index[i] for i in group["params"]]} for group in groups]
+    return {"state": {by_index[i]: state for i, state in raw["state"].items()}, "groups": named}
+
+
+def _shapes_fit(raw: Mapping[str, Any], names: Sequence[str], owned: Mapping[str, nn.Parameter]) -> bool:
+    """Whether every state tensor that has more than one element has its parameter's shape."""
+    indices = [i for group in raw["param_groups"] for i in group["params"]]
+    return all(
+        name in owned and value.shape == owned[name].shape
+        for i, name in zip(indices, names, strict=True)
+        for value in raw["state"].get(i, {}).values()
+        if isinstance(value, Tensor) and value.numel() > 1
+    )

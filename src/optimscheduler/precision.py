@@ -1,0 +1,211 @@
+"""In which precision the forward pass runs, and how its loss is scaled for that.
+
+- `FullPrecision`: as the model is.
+- `Autocast`: bfloat16, whose range needs no loss scale.
+- `LossScaled`: float16, with one loss scale per distinct loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from optimscheduler.errors import ConfigError, nearest
+from optimscheduler.window import Scalar
+
+__all__ = ["Autocast", "FullPrecision", "LossScale", "LossScaled", "Precision", "precision_for"]
+
+_log = logging.getLogger(__name__)
+
+
+class Precision(Protocol):
+    """What the straight line asks of a precision."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+
+    def scaled(self, name: str, loss: Tensor, weight: Scalar) -> Tensor:
+        """A new tensor: loss x weight x `scale(name)`, to run the backward of."""
+
+    def scale(self, name: str) -> Scalar:
+        """What stands between the gradients of that loss and the true ones, its weight aside."""
+
+    def record(self, name: str, finite: Tensor) -> None:
+        """A window that this loss fed was complete, its gradient norm finite or not (0-d bool)."""
+
+    def settle(self, open_losses: Collection[str]) -> None:
+        """Adapt the scales of the losses that feed no open window."""
+
+    def scaler(self, name: str) -> LossScale | None:
+        """The loss scale of that loss, if there is one."""
+
+
+class FullPrecision:
+    """The model's own precision; nothing is scaled."""
+
+    def __str__(self) -> str:
+        return "as the model is, no autocast"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Nothing to do."""
+        return nullcontext()
+
+    def scaled(self, name: str, loss: Tensor, weight: Scalar) -> Tensor:  # noqa: ARG002  # the protocol's
+        """Loss x weight."""
+        return loss if isinstance(weight, float) and weight == 1.0 else loss * weight
+
+    def scale(self, name: str) -> Scalar:  # noqa: ARG002  # the protocol's
+        """1."""
+        return 1.0
+
+    def record(self, name: str, finite: Tensor) -> None:
+        """Nothing to adapt."""
+
+    def settle(self, open_losses: Collection[str]) -> None:
+        """Nothing to adapt."""
+
+    def scaler(self, name: str) -> LossScale | None:  # noqa: ARG002  # the protocol's
+        """None."""
+        return None
+
+
+class Autocast(FullPrecision):
+    """bfloat16 where autocast thinks it safe."""
+
+    def __init__(self, device_type: str, dtype: torch.dtype = torch.bfloat16) -> None:
+        self._device_type, self._dtype = device_type, dtype
+
+    def __str__(self) -> str:
+        return "bfloat16 autocast"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """`torch.autocast`."""
+        return torch.autocast(self._device_type, self._dtype)
+
+
+class LossScale:
+    """The scale of one loss: down at once when a gradient overflows, up after a quiet time.
+
+    Its state is in the format of `torch.amp.GradScaler`, whose rule it follows (Micikevicius et al.
+    2018, arXiv:1710.03740): x 0.5 after a non-finite gradient, x 2 after 2,000 finite ones in a row.
+    """
+
+    growth_factor = 2.0
+    backoff_factor = 0.5
+    growth_interval = 2000
+
+    def __init__(self, device: torch.device | str, init_scale: float = 2.0**16) -> None:
+        self.value = torch.full((), init_scale, dtype=torch.float32, device=device)
+        self.reference_weight = 0.0  # items of the first batch; weights are taken relative to it
+        self._tracker = torch.zeros((), dtype=torch.int32, device=device)
+        self._found = torch.zeros((), dtype=torch.float32, device=device)
+        self._recorded = False
+
+    def get_scale(self) -> float:
+        """The scale as a number; on an accelerator this synchronises."""
+        return float(self.value)
+
+    def record(self, finite: Tensor) -> None:
+        """Remember the outcome of a window, until `update`."""
+        self._found = torch.maximum(self._found, (~finite).to(self._found))
+        self._recorded = True
+
+    def update(self) -> None:
+        """Adapt the scale to what was recorded since the last time."""
+        if self._recorded:
+            rule = (self.growth_factor, self.backoff_factor, self.growth_interval)
+            torch._amp_update_scale_(self.value, self._tracker, self._found, *rule)
+            self._found, self._recorded = torch.zeros_like(self._found), False
+
+    def state_dict(self) -> dict[str, Any]:
+        """`GradScaler`'s keys, and the reference weight."""
+        return {
+            "scale": self.get_scale(),
+            "growth_factor": self.growth_factor,
+            "backoff_factor": self.backoff_factor,
+            "growth_interval": self.growth_interval,
+            "_growth_tracker": int(self._tracker),
+            "reference_weight": self.reference_weight,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the state of a `GradScaler` too."""
+        self.value.fill_(state["scale"])
+        self._tracker.fill_(state["_growth_tracker"])
+        self.growth_factor = state["growth_factor"]
+        self.backoff_factor = state["backoff_factor"]
+        self.growth_interval = state["growth_interval"]
+        self.reference_weight = state.get("reference_weight", 0.0)
+        self._found, self._recorded = torch.zeros_like(self._found), False
+
+
+class LossScaled(Autocast):
+    """float16 with loss scaling, so that small gradients do not become zero."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device.type, torch.float16)
+        self._device = device
+        self._scales: dict[str, LossScale] = {}
+
+    def __str__(self) -> str:
+        return "float16 autocast with loss scaling"
+
+    def scaler(self, name: str) -> LossScale:
+        """The loss scale of that loss, made when first asked for."""
+        if name not in self._scales:
+            self._scales[name] = LossScale(self._device)
+        return self._scales[name]
+
+    def scaled(self, name: str, loss: Tensor, weight: Scalar) -> Tensor:
+        """Loss x weight / reference weight x scale."""
+        scaler = self.scaler(name)
+        if not scaler.reference_weight:
+            scaler.reference_weight = float(weight)
+        return loss * (self.scale(name) * weight)
+
+    def scale(self, name: str) -> Scalar:
+        """Scale / reference weight."""
+        scaler = self.scaler(name)
+        return scaler.value / scaler.reference_weight
+
+    def record(self, name: str, finite: Tensor) -> None:
+        """For the scale of that loss."""
+        self.scaler(name).record(finite)
+
+    def settle(self, open_losses: Collection[str]) -> None:
+        """Adapt the scales of the losses that feed no open window."""
+        for name, scaler in self._scales.items():
+            if name not in open_losses:
+                scaler.update()
+
+
+def precision_for(use_amp: bool | str, device: torch.device) -> Precision:
+    """The precision that a configuration asks for.
+
+    Args:
+        use_amp: `False`; `True`, which is float16 with a loss scale on CUDA and nothing elsewhere;
+            `"fp16"` and `"bf16"`, which are honoured anywhere.
+        device: where the parameters are.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if use_amp == "fp16" or (use_amp is True and device.type == "cuda"):
+        return LossScaled(device)
+    if use_amp == "bf16":
+        return Autocast(device.type)
+    if not isinstance(use_amp, bool):
+        raise ConfigError(
+            f"use_amp: {use_amp!r} is not known. {nearest(use_amp, ['true', 'false', 'fp16', 'bf16'])}"
+        )
+    if use_amp and device.type != "meta":
+        _log.info(
+            "use_amp=True means float16 on CUDA; on %s the model runs as it is ('bf16' is honoured)",
+            device.type,
+        )
+    return FullPrecision()

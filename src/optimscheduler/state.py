@@ -1,0 +1,160 @@
+"""The state of one OptimScheduler as a plain nested dict, and what to do where a saved one differs.
+
+version     1
+config      the constructor's arguments, as YAML would hold them
+parameters  canonical name -> shape
+optimizer   state by name, groups
+scaler      the loss scale, or None
+clock, ledger, guard, feedback
+window      the open window, with its gradients by name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from optimscheduler.errors import CheckpointError
+from optimscheduler.optimizer_state import load_optimizer, named_from_torch, optimizer_by_name
+from optimscheduler.precision import LossScale
+from optimscheduler.step import Member
+
+__all__ = [
+    "VERSION",
+    "check_fits",
+    "config_differences",
+    "differences",
+    "load_state",
+    "load_torch_state",
+    "plain",
+    "state_of",
+]
+
+VERSION: Final = 1
+_SPEED = ("foreach", "fused", "capturable", "differentiable")  # settings that change no result
+
+State = dict[str, Any]  # Any: a tree of plain values and tensors
+
+
+def state_of(m: Member, config: Mapping[str, Any], scaler: LossScale | None) -> State:
+    """Everything that a resumed run needs, the model's weights aside; tensors are references."""
+    return {
+        "version": VERSION,
+        "config": dict(config),
+        "parameters": {name: list(p.shape) for name, p in m.owned.by_name.items()},
+        "optimizer": optimizer_by_name(m.optimizer, list(m.owned.by_name)),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "clock": m.clock.state_dict(),
+        "ledger": m.ledger.state_dict(),
+        "guard": m.guard.state_dict(),
+        "feedback": m.feedback,
+        "window": m.window.state_dict() | {"gradients": m.gradients.by_name() if m.window else {}},
+    }
+
+
+def check_fits(m: Member, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Check that a saved state belongs to these parameters and this optimizer.
+
+    Raises:
+        CheckpointError: it does not; every difference is listed.
+    """
+    wrong = list(_parameter_differences(state["parameters"], m.owned.by_name))
+    if state["config"]["optim_type"] != config["optim_type"]:
+        wrong.append(
+            f"optim_type: {state['config']['optim_type']} in the checkpoint, {config['optim_type']} here"
+        )
+    if wrong:
+        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong))
+
+
+def load_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any], *, settings: bool) -> None:
+    """Go on from a saved state that fits; `settings` takes the groups' lr, betas, ... from it too."""
+    load_optimizer(m.optimizer, list(m.owned.by_name), state["optimizer"], settings=settings)
+    if scaler is not None and state["scaler"] is not None:
+        scaler.load_state_dict(state["scaler"])
+    m.clock.load_state_dict(state["clock"])
+    m.ledger.load_state_dict(state["ledger"])
+    m.guard.load_state_dict(state["guard"])
+    m.window.load_state_dict(state["window"])
+    m.gradients.restore(state["window"]["gradients"])
+    if m.feedback is not None and state["feedback"] is not None:
+        m.feedback = state["feedback"]
+
+
+def load_torch_state(m: Member, model: nn.Module, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
+    """Load the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
+
+    Raises:
+        CheckpointError: it is neither, or is not of these parameters.
+    """
+    raw = state.get("optimizer", state)
+    if not isinstance(raw, Mapping) or not {"state", "param_groups"} <= set(raw):
+        raise CheckpointError(f"this is no optimizer state: its keys are {sorted(map(str, state))}")
+    named = named_from_torch(raw, m.owned.by_name, model)
+    load_optimizer(m.optimizer, list(m.owned.by_name), named, settings=False)
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
+
+
+def config_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for every setting that differs; settings that change speed alone do not count."""
+    return list(differences(_without_speed(saved), _without_speed(now)))
+
+
+def _without_speed(config: Mapping[str, Any]) -> State:
+    return {**config, "optim_conf": {k: v for k, v in config["optim_conf"].items() if k not in _SPEED}}
+
+
+def plain(value: object) -> Any:  # Any: a tree of plain values
+    """The value as YAML would hold it: tuples become lists, mappings dicts, everything unknown its repr."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    return repr(value)
+
+
+def differences(saved: object, now: object, place: str = "") -> Iterator[str]:
+    """A line for every place where two trees of plain values differ.
+
+    >>> list(differences({"lr": 1, "betas": [0.9, 0.99]}, {"lr": 2, "betas": [0.9, 0.99]}))
+    ['lr: 1 in the checkpoint, 2 in the configuration']
+    """
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        for key in [*saved, *(k for k in now if k not in saved)]:
+            inner = f"{place}.{key}" if place else str(key)
+            yield from differences(saved.get(key, _MISSING), now.get(key, _MISSING), inner)
+    elif saved != now and not (saved != saved and now != now):  # NaN is the same as NaN here
+        yield f"{place}: {saved!r} in the checkpoint, {now!r} in the configuration"
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
+
+
+def _parameter_differences(
+    saved: Mapping[str, Sequence[int]], now: Mapping[str, nn.Parameter]
+) -> Iterator[str]:
+    """A line for every parameter that is missing, extra or of another shape.
+
+    Args:
+        saved: canonical name -> shape in the checkpoint.
+        now: canonical name -> parameter.
+    """
+    for name in [n for n in now if n not in saved]:
+        yield f"{name} is not in the checkpoint"
+    for name, shape in saved.items():
+        if name not in now:
+            yield f"{name} is in the checkpoint alone"
+        elif list(shape) != list(now[name].shape):
+            yield f"{name} has shape {tuple(shape)} in the checkpoint, {tuple(now[name].shape)} here"

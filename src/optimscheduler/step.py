@@ -1,0 +1,269 @@
+"""The straight line from the losses of a batch to the moved weights, for one or several members.
+
+BatchStep.step(losses)
+  1  clock      which members does this batch concern, whose window does it complete?
+  2  losses     pick each by name, all before any backward
+  3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
+  -- for each member whose window is complete, after all backwards --
+  4  divide     total weight x loss scale: the mean and the unscaling are one number
+  5  norm       of the own gradients as they will be applied, a device scalar
+  6  decide     finite? a spike? a device bool
+  7  values     write the learning rate into the groups
+  8  apply      weights move by gradient x clip factor / divisor, or not at all
+  9  report, clear
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimscheduler.apply import Kernel
+from optimscheduler.clip import Clip, total_norm
+from optimscheduler.clock import Beat, Clock
+from optimscheduler.errors import ConfigError
+from optimscheduler.gradients import Gradients
+from optimscheduler.guard import Guard
+from optimscheduler.isolation import isolation_for
+from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.losses import pick_loss, pick_weight
+from optimscheduler.parameters import OwnedParameters
+from optimscheduler.precision import Precision
+from optimscheduler.values import Values
+from optimscheduler.window import Scalar, Window
+
+__all__ = ["BatchStep", "Member", "Timer", "untimed"]
+
+_log = logging.getLogger("optimscheduler")
+
+Timer = Callable[[list[str]], AbstractContextManager[Any]]
+"""Entered around each backward and each update, with two names: what is timed, and the member's."""
+
+
+def untimed(_names: list[str]) -> AbstractContextManager[Any]:
+    """The timer that measures nothing."""
+    return nullcontext()
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """What one OptimScheduler brings to the line: one of each part that is its own.
+
+    `learning_rate` takes a real step and an epoch and gives the rate before `ft_factor`; `feedback` is the
+    state of a feedback schedule.
+    """
+
+    loss: str
+    owned: OwnedParameters
+    optimizer: Optimizer
+    clock: Clock
+    gradients: Gradients
+    clip: Clip
+    guard: Guard
+    learning_rate: Callable[[int, int], float]
+    values: Values
+    kernel: Kernel
+    ledger: Ledger
+    feedback: Any = None  # Any: whatever plain tree the schedule keeps
+    window: Window = field(default_factory=Window)
+    said_missing: bool = False
+
+    def drop(self) -> None:
+        """Forget the open window and its gradients."""
+        self.window.clear()
+        self.gradients.clear()
+
+
+class BatchStep:
+    """The line. It owns the facts of the batch; what belongs to a member it asks the member for.
+
+    Args:
+        model: wrapped or not; gradients of its other parameters are never touched.
+        members: name -> member.
+        precision: of the forward pass, with a loss scale per distinct loss.
+    """
+
+    def __init__(self, model: nn.Module, members: Mapping[str, Member], precision: Precision) -> None:
+        self.members = dict(members)
+        self.precision = precision
+        self._opened: dict[str, Beat] | None = None
+        owned: dict[str, list[nn.Parameter]] = defaultdict(list)
+        for member in members.values():
+            owned[member.loss] += member.gradients.leaves
+        self._isolation = {loss: isolation_for(model, parameters) for loss, parameters in owned.items()}
+
+    @contextmanager
+    def forward(self, step_num: int | None = None, last: bool = False) -> Iterator[None]:
+        """The context of a training forward pass.
+
+        Args:
+            step_num: the batch number, from 1; None counts.
+            last: this batch ends its window, though that is not full.
+        """
+        self._opened = self._beats(step_num, last)
+        with self.precision.autocast():
+            yield
+
+    def step(
+        self,
+        losses: Mapping[str, Tensor],
+        *,
+        weight: Scalar | Mapping[str, Scalar] | None = None,
+        step_num: int | None = None,
+        epoch: int | None = None,
+        timer: Timer = untimed,
+        logger: logging.Logger = _log,
+    ) -> dict[str, StepReport]:
+        """One batch: its backwards, then an update for every member whose window it completes."""
+        beats = self._take(step_num)
+        self._backward(beats, losses, weight, timer)
+        for name, beat in beats.items():
+            self.members[name].clock.take(beat, epoch)
+        reports = {
+            name: self._update(name, timer, logger) if beat.completes else _report(self.members[name])
+            for name, beat in beats.items()
+        }
+        self._settle()
+        return reports
+
+    def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
+        """Close every open window as it is; the next batch opens a new one."""
+        for member in self.members.values():
+            member.clock.flush()
+        reports = {n: self._update(n, timer, logger) for n, member in self.members.items() if member.window}
+        self._settle()
+        return reports
+
+    def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
+        return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
+
+    def _take(self, step_num: int | None) -> dict[str, Beat]:
+        """The beats that `forward` opened, or new ones."""
+        beats, self._opened = self._opened, None
+        if beats is None:
+            return self._beats(step_num)
+        opened = next(iter(beats.values())).batch
+        if step_num is not None and step_num != opened:
+            raise ConfigError(
+                f"step_num: forward() was entered for batch {opened}, step() was given {step_num}"
+            )
+        return beats
+
+    def _backward(
+        self,
+        beats: Mapping[str, Beat],
+        losses: Mapping[str, Tensor],
+        weight: Scalar | Mapping[str, Scalar] | None,
+        timer: Timer,
+    ) -> None:
+        """The gradients of the active members, one backward per distinct loss."""
+        sharers: dict[str, dict[str, Member]] = defaultdict(dict)
+        for name, beat in beats.items():
+            if beat.active:
+                sharers[self.members[name].loss][name] = self.members[name]
+        chosen = {loss: (pick_loss(losses, loss), pick_weight(weight, loss)) for loss in sharers}
+        for loss, members in sharers.items():
+            for member in members.values():
+                member.window.expect(chosen[loss][1])
+        for left, (loss, members) in zip(reversed(range(len(sharers))), sharers.items(), strict=True):
+            batch = beats[next(iter(members))].batch
+            with timer(["loss_backward_time", next(iter(members))]):
+                self._backward_one(loss, *chosen[loss], members, batch, retain_graph=left > 0)
+
+    def _backward_one(
+        self,
+        name: str,
+        loss: Tensor,
+        weight: Scalar | None,
+        members: Mapping[str, Member],
+        batch: int,
+        *,
+        retain_graph: bool,
+    ) -> None:
+        """Add one loss to its owners' gradients and windows; a failure drops both."""
+        items = 1.0 if weight is None else weight
+        try:
+            if isinstance(items, Tensor) or items > 0:  # with nothing behind it, a loss may even be 0 / 0
+                scaled = self.precision.scaled(name, loss, items)
+                self._isolation[name].backward(scaled, retain_graph=retain_graph)
+        except BaseException:
+            for member in members.values():
+                member.drop()
+            raise
+        for member in members.values():
+            member.window.add(batch, loss.detach(), weight)
+
+    def _update(self, name: str, timer: Timer, logger: logging.Logger) -> StepReport:
+        """Close the window of one member; its gradients are gone afterwards, whatever happened."""
+        m = self.members[name]
+        try:
+            with timer(["optim_time", name]):
+                return self._moved(m, logger)
+        finally:
+            m.drop()
+
+    def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
+        real_step, total = m.clock.real_step, m.window.total
+        _say_missing(m, logger)
+        if not m.gradients.blocks() or (isinstance(total, float) and total == 0):
+            return _report(m, completes=True)
+        scale = self.precision.scale(m.loss)
+        divisor = m.kernel.divide(m.gradients, _positive(total) * scale)
+        norm = total_norm(m.gradients.blocks(), m.clip.norm_type) / divisor
+        accepted = m.guard.accepts(norm)
+        moves = accepted if isinstance(total, float) else accepted & (total > 0)
+        m.values.write(m.learning_rate(real_step, m.clock.epoch))
+        m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
+        self.precision.record(m.loss, norm.isfinite())
+        m.ledger.record(
+            m.window, real_step, norm, accepted, m.gradients, scale=scale, lr=m.values.lr, logger=logger
+        )
+        return _report(m, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
+
+    def _settle(self) -> None:
+        """Loss scales may change now where no window is open that their loss has fed."""
+        self.precision.settle({member.loss for member in self.members.values() if member.window})
+
+
+def _positive(total: Scalar) -> Scalar:
+    """The divisor, 1 where it would be 0: nothing is applied then."""
+    return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total
+
+
+def _say_missing(m: Member, logger: logging.Logger) -> None:
+    """Once, at the first complete window."""
+    missing = [] if m.said_missing else m.gradients.missing()
+    m.said_missing = True
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        logger.warning("loss %r gives no gradient to %d of its parameters: %s", m.loss, len(missing), named)
+
+
+def _report(
+    m: Member,
+    *,
+    completes: bool = False,
+    updated: bool | Tensor = False,
+    skipped: bool | Tensor = False,
+    grad_norm: Tensor | None = None,
+) -> StepReport:
+    return StepReport(
+        batch=m.clock.batch,
+        epoch=m.clock.epoch,
+        real_step=m.clock.real_step,
+        lr=m.values.lr,
+        completes=completes,
+        batches=len(m.window.batches),
+        updated=updated,
+        skipped=skipped,
+        grad_norm=grad_norm,
+        loss=m.window.loss,
+    )
