@@ -59,6 +59,25 @@ class StepReport:
             plain[attribute.name] = value.item() if isinstance(value, Tensor) else value
         return StepReport(**plain)
 
+    def __str__(self) -> str:
+        """One line for people; reads the tensors."""
+        r = self.read()
+        done = (
+            "updated"
+            if r.updated
+            else "skipped"
+            if r.skipped
+            else "nothing to do"
+            if r.completes
+            else "waiting"
+        )
+        told = [
+            f"{name} {value:.4g}"
+            for name, value in (("loss", r.loss), ("gradient norm", r.grad_norm))
+            if value is not None
+        ]
+        return f"real step {r.real_step} (batch {r.batch}): {done}, {', '.join([*told, f'lr {r.lr:.4g}'])}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
