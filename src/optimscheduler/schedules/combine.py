@@ -1,0 +1,266 @@
+"""Curves made of curves: ramps, sequences, products, limits, coarser clocks; and any function of the step."""
+
+# ruff: noqa: D102 -- what __call__ returns is the formula of its class, and base.py explains its argument
+
+from __future__ import annotations
+
+import math
+from collections import abc  # its Sequence and ours are two things
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, cast
+
+from optimscheduler.checks import number, one_of, whole
+from optimscheduler.errors import ConfigError
+from optimscheduler.lookup import object_at
+from optimscheduler.schedules.base import FeedbackSchedule, Schedule, checked_factor, checked_schedule
+
+__all__ = ["Clamp", "Custom", "PerEpoch", "Product", "Sequence", "Warmup"]
+
+_UNIT = "real steps"
+
+_RAMPS: Final[abc.Mapping[str, abc.Callable[[float], float]]] = MappingProxyType(
+    {
+        "linear": lambda p: p,
+        "cosine": lambda p: (1 - math.cos(math.pi * p)) / 2,
+        "exponential": lambda p: p,  # linear in the logarithm
+        "power": lambda p: p * p,
+        "one_minus_sqrt": lambda p: 1 - math.sqrt(1 - p),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Warmup(Schedule):
+    """Rise from a small factor to the beginning of another curve, then follow that curve.
+
+        s < steps:   start + (then(1) - start) ramp(p)          p = s / steps
+        s >= steps:  then(s - steps + 1)                        so then(1) is reached at s = steps
+
+    The p of a warm-up is s / steps, so that already the first step moves the weights. The shapes:
+
+        linear          ramp(p) = p
+        cosine          ramp(p) = (1 - cos(pi p)) / 2           flat at both ends
+        power           ramp(p) = p^2                           slow at first, a polynomial of power 2
+        one_minus_sqrt  ramp(p) = 1 - sqrt(1 - p)               slow at first, steep at the end
+        exponential     start^(1 - p) then(1)^p instead: the same ratio in every step
+
+    Args:
+        steps: length in real steps, >= 0; with 0 (and with 1) it is `then` from the first step on.
+        then: the curve to follow.
+        start: factor at s = 0, the step before the first, >= 0.
+        shape: `linear`, `cosine`, `exponential`, `power` or `one_minus_sqrt`.
+
+    Raises:
+        ConfigError: an argument is out of range; or `exponential` does not start or end above 0.
+
+    Reference: Goyal et al. 2017, arXiv:1706.02677 (linear); Haegele et al. 2024, arXiv:2405.18392
+    (1 - sqrt, there as a cool-down).
+
+    >>> from optimscheduler.schedules.curves import Constant
+    >>> [Warmup(steps=4, then=Constant())(s) for s in (1, 2, 3, 4, 5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    steps: int
+    then: Schedule
+    start: float = 0.0
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        self._keep(
+            steps=whole("Warmup: steps", self.steps, least=0, unit=_UNIT),
+            then=checked_schedule("Warmup: then", self.then),
+            start=number("Warmup: start", self.start, least=0),
+            shape=one_of("Warmup: shape", self.shape, _RAMPS),
+        )
+        if self.shape == "exponential" and min(self.start, self.then(1)) <= 0:
+            ends = f"start={self.start!r} and then(1)={self.then(1)!r}"
+            raise ConfigError(f"Warmup: shape 'exponential' needs start > 0 and then(1) > 0, got {ends}")
+
+    def __call__(self, step: int) -> float:
+        if step >= self.steps:
+            return self.then(step - max(self.steps, 1) + 1)
+        peak, p = self.then(1), _RAMPS[self.shape](step / self.steps)
+        if self.shape == "exponential":
+            return math.pow(self.start, 1 - p) * math.pow(peak, p)
+        return self.start + (peak - self.start) * p
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sequence(Schedule):
+    """Follow one curve after the other, each from its own beginning.
+
+        factor = schedule_i(s - (steps before it))
+
+    Every part has its own step 1. Nothing is smoothed: where one curve ends elsewhere than the next begins,
+    the factor jumps.
+
+    Args:
+        phases: list of (schedule, steps); steps in real steps, >= 0, where 0 leaves the phase out. May be
+            given without its name.
+        last: the curve after all phases; may be given without its name.
+
+    Raises:
+        ConfigError: an argument is of another form.
+
+    >>> from optimscheduler.schedules.curves import Constant, Linear
+    >>> hold_and_fall = Sequence([(Constant(), 2)], Linear(steps=2))
+    >>> [hold_and_fall(s) for s in (1, 2, 3, 4, 5, 6)]
+    [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+
+    phases: abc.Sequence[tuple[Schedule, int]]
+    last: Schedule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.phases, list | tuple):
+            raise ConfigError(f"Sequence: phases must be a list of (schedule, steps), got {self.phases!r}")
+        self._keep(
+            phases=tuple(_phase(f"Sequence: phases[{i}]", phase) for i, phase in enumerate(self.phases)),
+            last=checked_schedule("Sequence: last", self.last),
+        )
+
+    def __call__(self, step: int) -> float:
+        for schedule, steps in self.phases:
+            if step <= steps:
+                return schedule(step)
+            step -= steps
+        return self.last(step)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Product(Schedule):
+    """Multiply two curves; also written `a * b` and `0.5 * a` in Python.
+
+        factor = a(s) b(s)
+
+    Args:
+        a: one curve; may be given without its name.
+        b: the other; may be given without its name.
+
+    Raises:
+        ConfigError: one is no schedule; or, when called, the product is too large for a float.
+
+    >>> from optimscheduler.schedules.curves import Constant, Linear
+    >>> Product(Constant(0.5), Linear(steps=4))(3)
+    0.25
+    >>> 0.5 * Linear(steps=4)
+    Product(Constant(0.5), Linear(steps=4))
+    """
+
+    a: Schedule
+    b: Schedule
+
+    def __post_init__(self) -> None:
+        self._keep(a=checked_schedule("Product: a", self.a), b=checked_schedule("Product: b", self.b))
+
+    def __call__(self, step: int) -> float:
+        return checked_factor("Product", step, self.a(step) * self.b(step))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Clamp(Schedule):
+    """Keep a curve between two limits.
+
+        factor = min(max(inner(s), low), high)
+
+    Args:
+        inner: the curve.
+        low: smallest factor, >= 0.
+        high: largest factor, >= low.
+
+    Raises:
+        ConfigError: an argument is out of range.
+
+    >>> from optimscheduler.schedules.curves import Linear
+    >>> [Clamp(inner=Linear(steps=4), low=0.3, high=0.9)(s) for s in (1, 3, 5)]
+    [0.9, 0.5, 0.3]
+    """
+
+    inner: Schedule
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        low = number("Clamp: low", self.low, least=0)
+        self._keep(
+            inner=checked_schedule("Clamp: inner", self.inner),
+            low=low,
+            high=number("Clamp: high (not below low)", self.high, least=low),
+        )
+
+    def __call__(self, step: int) -> float:
+        return min(max(self.inner(step), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PerEpoch(Schedule):
+    """Let a curve take one step per epoch instead of one per real step.
+
+        factor = inner(1 + floor((s - 1) / steps_per_epoch))
+
+    Args:
+        inner: the curve, over epochs 1, 2, 3, ...
+        steps_per_epoch: real steps in an epoch, >= 1.
+
+    Raises:
+        ConfigError: an argument is out of range.
+
+    >>> from optimscheduler.schedules.curves import Exponential
+    >>> by_epoch = PerEpoch(inner=Exponential(gamma=0.5), steps_per_epoch=3)
+    >>> [by_epoch(s) for s in (1, 2, 3, 4, 7)]
+    [1.0, 1.0, 1.0, 0.5, 0.25]
+    """
+
+    inner: Schedule
+    steps_per_epoch: int
+
+    def __post_init__(self) -> None:
+        steps = whole("PerEpoch: steps_per_epoch", self.steps_per_epoch, least=1, unit=_UNIT)
+        self._keep(inner=checked_schedule("PerEpoch: inner", self.inner), steps_per_epoch=steps)
+
+    def __call__(self, step: int) -> float:
+        return self.inner(1 + (step - 1) // self.steps_per_epoch)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Custom(Schedule):
+    """Take any function of the step for a curve.
+
+        factor = fn(s)
+
+    A function at the top of a module also prints and pickles, because it is found again by its path. A lambda
+    works too, but cannot be written into a configuration.
+
+    Args:
+        fn: the function, or its dotted path, `"package.module.fn"`; may be given without its name. It gets
+            the number of the real step (>= 1) and returns a finite number >= 0, the same whenever asked.
+
+    Raises:
+        ConfigError: there is no such function; or, when called, it returned something else.
+
+    >>> import math
+    >>> Custom(math.sqrt)(4)
+    2.0
+    >>> Custom("math.sqrt") == Custom(math.sqrt), Custom(math.sqrt)
+    (True, Custom("math.sqrt"))
+    """
+
+    fn: abc.Callable[[int], float] | str
+
+    def __post_init__(self) -> None:
+        fn = object_at(self.fn, "Custom: fn") if isinstance(self.fn, str) else self.fn
+        if not callable(fn) or isinstance(fn, FeedbackSchedule):
+            raise ConfigError(f"Custom: fn must be a function of the step or its path, got {self.fn!r}")
+        self._keep(fn=fn)
+
+    def __call__(self, step: int) -> float:
+        fn = cast("abc.Callable[[int], float]", self.fn)  # a path became a function at birth
+        return checked_factor(repr(self), step, fn(step))
+
+
+def _phase(where: str, value: object) -> tuple[Schedule, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(f"{where} must be a pair (schedule, steps), got {value!r}")
+    return checked_schedule(where, value[0]), whole(f"{where}: steps", value[1], least=0, unit=_UNIT)

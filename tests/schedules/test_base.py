@@ -1,0 +1,140 @@
+"""What holds for every schedule because it is one: value, text, table, and no torch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
+
+from optimscheduler import schedules as package
+from optimscheduler.schedules import (
+    SCHEDULES,
+    Constant,
+    Custom,
+    FeedbackSchedule,
+    Linear,
+    Schedule,
+    Warmup,
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.written)
+def test_the_repr_is_what_a_configuration_says(case: Case) -> None:
+    assert repr(case.schedule) == case.written
+
+
+def test_every_public_schedule_is_in_the_table_and_in_the_cases() -> None:
+    public = {
+        name
+        for name in package.__all__
+        if isinstance(found := getattr(package, name), type) and not inspect.isabstract(found)
+    }
+    assert list(SCHEDULES) == sorted(public)
+    assert all(cls.__name__ == name for name, cls in SCHEDULES.items())
+    assert {type(case.schedule).__name__ for case in CASES} >= public
+
+
+@pytest.mark.parametrize("cls", SCHEDULES.values(), ids=SCHEDULES)
+def test_every_schedule_is_a_frozen_slotted_documented_value(cls: type) -> None:
+    case = next(case for case in CASES if type(case.schedule) is cls)
+    assert not hasattr(case.schedule, "__dict__")
+    field = dataclasses.fields(cls)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(case.schedule, field, getattr(case.schedule, field))
+    for section in ("factor = ", "Args:", "Raises:", ">>> "):
+        assert section in (cls.__doc__ or "") or (section == "factor = " and cls is Warmup), section
+
+
+@given(schedules())
+def test_equal_schedules_are_one_key_and_survive_pickling_and_copying(schedule: Schedule) -> None:
+    for other in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule), copy.copy(schedule)):
+        assert other == schedule
+        assert hash(other) == hash(schedule)
+        assert repr(other) == repr(schedule)
+
+
+def test_the_value_counts_and_not_how_it_was_written() -> None:
+    assert Linear(steps=4.0, start=1, end=0) == Linear(steps=4)  # type: ignore[arg-type]
+    assert repr(Linear(steps=4.0, start=1)) == "Linear(steps=4)"  # type: ignore[arg-type]
+    assert {Constant(1), Constant(), Constant(1.0)} == {Constant()}
+    different: Schedule = Linear(steps=4)
+    assert Constant() != different
+
+
+def test_an_argument_after_one_left_out_is_written_with_its_name() -> None:
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Two(Schedule):
+        a: int = 1
+        b: int = 2
+
+        def __call__(self, step: int) -> float:
+            return float(self.a * self.b * step)
+
+    assert repr(Two(3, 4)).endswith("Two(3, 4)")
+    assert repr(Two(b=4)).endswith("Two(b=4)")  # Two(4) would be another
+
+
+def test_text_is_quoted_so_that_it_reads_back() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+    class Named(Schedule):
+        name: str
+        pairs: tuple[object, ...] = ()
+
+        def __call__(self, step: int) -> float:
+            return float(step)
+
+    assert repr(Named(name="plain")).endswith('(name="plain")')
+    assert repr(Named(name='with "quotes"')).endswith("""(name='with "quotes"')""")
+    assert repr(Named(name="line\nbreak")).endswith(r"(name='line\nbreak')")
+    assert repr(Named(name="x", pairs=((1,), ("a", None)))).endswith('(name="x", pairs=[(1,), ("a", None)])')
+
+
+def test_a_schedule_that_is_no_dataclass_prints_as_python_prints_it() -> None:
+    class Bare(Schedule):
+        def __call__(self, step: int) -> float:
+            return float(step)
+
+    assert repr(Bare()).startswith("<tests.schedules.test_base.")
+
+
+def test_a_function_without_a_path_prints_as_python_prints_it() -> None:
+    assert repr(Custom(functools.partial(math.pow, 2))).startswith("Custom(functools.partial(")
+
+
+def test_a_feedback_schedule_keeps_its_state_outside_and_prints_like_the_others() -> None:
+    schedule = HalvedWhenWorse()
+    start = schedule.start()
+    worse = schedule.observe(schedule.observe(start, 1.0), 2.0)
+    assert (schedule(5, start), schedule(5, worse)) == (1.0, 0.5)
+    assert start == {"best": 1e9, "factor": 1.0}  # observing left it alone
+    assert repr(HalvedWhenWorse(by=0.1)) == "tests.cases.HalvedWhenWorse(by=0.1)"
+
+
+@pytest.mark.parametrize("base", [Schedule, FeedbackSchedule])
+def test_the_base_classes_cannot_be_built(base: type) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        base()
+
+
+def test_a_users_own_schedule_takes_part_in_everything() -> None:
+    warmup = Warmup(steps=2, then=Alternating(low=0.25))
+    assert [warmup(s) for s in (1, 2, 3, 4)] == [0.5, 1.0, 0.25, 1.0]
+    assert pickle.loads(pickle.dumps(0.5 * warmup))(3) == 0.125
+
+
+def test_importing_schedules_and_grammar_does_not_import_torch_or_numpy() -> None:
+    program = (
+        "import sys, optimscheduler.schedules, optimscheduler.grammar\n"
+        "print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,136 @@
+"""Dotted names and checked calls: everything is checked before anything is called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimscheduler.errors import ConfigError
+from optimscheduler.lookup import check_call, class_at, construct, object_at
+from optimscheduler.schedules import SCHEDULES, Cosine, Schedule
+
+WHERE = "train_cfg.model.type"
+
+
+class Base:
+    def __init__(self, lr: float, *, steps: int = 3, **_: object) -> None:
+        self.lr, self.steps = lr, steps
+
+
+class Strict:
+    def __init__(self, lr: float, *, steps: int = 3) -> None:
+        if steps < 0:
+            raise ValueError("steps are counted from 0")
+        if steps == 0:
+            raise ConfigError("Strict: steps must not be 0")
+        self.lr, self.steps = lr, steps
+
+
+def message_of(call: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_object_at_imports_what_the_path_names() -> None:
+    assert object_at("math.sqrt", WHERE) is math.sqrt
+    assert object_at("optimscheduler.schedules.Cosine", WHERE) is Cosine
+
+
+@pytest.mark.parametrize(
+    "path", ["sqrt", "", ".", ".sqrt", "math.", "math..sqrt", "math sqrt", "os.1", "a-b.c"]
+)
+def test_object_at_refuses_what_is_no_dotted_path(path: str) -> None:
+    said = message_of(lambda: object_at(path, WHERE))
+    assert said == f"{WHERE}: {path!r} is not a dotted path like 'package.module.Name'"
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [("no_such_module.X", "no_such_module"), ("math.no.X", "math.no"), ("xml.no_such.part.X", "xml.no_such")],
+)
+def test_object_at_names_the_module_that_is_missing(path: str, missing: str) -> None:
+    said = message_of(lambda: object_at(path, WHERE))
+    assert said.startswith(f"{WHERE}: there is no module {missing!r} (wanted for {path!r}). Is it installed")
+
+
+def test_object_at_names_the_nearest_member() -> None:
+    said = message_of(lambda: object_at("math.sqr", WHERE))
+    assert said.startswith(f"{WHERE}: module 'math' has no 'sqr'. Did you mean 'sqrt'? Known: sqrt, ")
+
+
+def test_object_at_does_not_hide_what_is_missing_inside_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more_than_there_is.py").write_text("import not_installed_at_all\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
+        object_at("needs_more_than_there_is.X", WHERE)
+
+
+def test_class_at_knows_short_names_and_paths() -> None:
+    assert class_at("Cosine", Schedule, WHERE, SCHEDULES) is Cosine
+    assert class_at("optimscheduler.schedules.Cosine", Schedule, WHERE, SCHEDULES) is Cosine
+    assert class_at("optimscheduler.schedules.Cosine", (int, Schedule), WHERE) is Cosine
+
+
+def test_class_at_refuses_with_what_is_needed() -> None:
+    assert message_of(lambda: class_at("Cosin", Schedule, WHERE, {"Cosine": Cosine})) == (
+        f"{WHERE}: there is no Schedule 'Cosin'. Did you mean 'Cosine'? Known: Cosine."
+    )
+    assert message_of(lambda: class_at("builtins.dict", Schedule, WHERE)) == (
+        f"{WHERE}: 'builtins.dict' is a dict, but a Schedule is needed here"
+    )
+    assert message_of(lambda: class_at("math.sqrt", (Schedule, int), WHERE)) == (
+        f"{WHERE}: 'math.sqrt' is a builtin_function_or_method, but a Schedule or int is needed here"
+    )
+    assert message_of(lambda: class_at("Cosine", Schedule, WHERE)) == (
+        f"{WHERE}: 'Cosine' is not a dotted path like 'package.module.Name'"
+    )
+    not_text: Any = 3  # what a configuration may hold
+    assert message_of(lambda: class_at(not_text, Schedule, WHERE)) == (
+        f"{WHERE} must be the name of a Schedule, got 3"
+    )
+
+
+def test_check_call_takes_what_the_signature_takes() -> None:
+    check_call(Strict, {"lr": 1, "steps": 2}, WHERE)
+    check_call(Strict, {"steps": 2}, WHERE, "lr")  # the caller supplies lr itself
+    check_call(Base, {"lr": 1, "anything": 2}, WHERE)  # **kwargs take the rest
+    check_call(lambda *args: args, {}, WHERE)
+
+
+def test_check_call_refuses_unknown_missing_and_supplied_keys() -> None:
+    assert message_of(lambda: check_call(Strict, {"lr": 1, "step": 2}, WHERE)) == (
+        f"{WHERE}: Strict takes no 'step'. Did you mean 'steps'? Known: lr, steps."
+    )
+    assert message_of(lambda: check_call(Strict, {"steps": 2}, WHERE)) == (
+        f"{WHERE}: Strict needs 'lr', which is missing"
+    )
+    assert message_of(lambda: check_call(Strict, {"lr": 1}, WHERE, "lr")) == (
+        f"{WHERE}: Strict takes no 'lr'. Known: steps."
+    )
+    assert message_of(lambda: check_call(Base, {"steps": 2}, WHERE)) == (
+        f"{WHERE}: Base needs 'lr', which is missing"
+    )
+
+
+def test_construct_builds() -> None:
+    built = construct(Strict, {"lr": 0.1, "steps": 2}, WHERE)
+    assert (built.lr, built.steps) == (0.1, 2)
+
+
+def test_construct_says_where_the_refused_value_stands() -> None:
+    assert message_of(lambda: construct(Strict, {"lr": 1, "steps": 0}, WHERE)) == (
+        f"{WHERE}: Strict: steps must not be 0"
+    )
+    assert message_of(lambda: construct(Strict, {"lr": 1, "steps": -1}, WHERE)) == (
+        f"{WHERE}: Strict refuses this: steps are counted from 0"
+    )
+    assert message_of(lambda: construct(Strict, {"lr": 1, "steps": "3"}, WHERE)).startswith(
+        f"{WHERE}: Strict refuses this: '<' not supported"
+    )
