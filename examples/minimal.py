@@ -18,7 +18,7 @@ optim = OptimScheduler(
     schedule="Warmup(steps=20, then=Cosine(steps=300, floor=0.01))",
 )
 for _epoch in range(10):
-    for rows in torch.randperm(4096).split(64):
+    for rows in torch.split(torch.randperm(4096), 64):
         with optim.forward():
             losses = {"loss": nn.functional.mse_loss(model(inputs[rows]), targets[rows])}
         report = optim.step(losses)

@@ -1,0 +1,1 @@
+"""Train from one YAML file: the reference runner and the command line, with the extra `run`."""

@@ -1,0 +1,148 @@
+"""The command line: `optimscheduler train | explain | plot CONFIG`."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console as Screen
+from rich.logging import RichHandler
+
+from optimscheduler import __version__
+from optimscheduler.errors import OptimSchedulerError
+from optimscheduler.precision import precision_for
+from optimscheduler.run.config import load
+from optimscheduler.run.explain import show_config, show_plan
+from optimscheduler.run.plan import make_plan
+from optimscheduler.run.plotting import plot_lr
+from optimscheduler.run.runner import choose_device, train_batches, valid_batches
+from optimscheduler.run.train import train as train_run
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train PyTorch models from one YAML file.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads it
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, for example num_epochs=3."),
+]
+
+
+class Side(StrEnum):
+    """Which configuration wins where a checkpoint has another."""
+
+    error = "error"
+    config = "config"
+    checkpoint = "checkpoint"
+
+
+@app.command()
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    out: Annotated[Optional[Path], typer.Option(help="Run folder; by default runs/NAME.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    on_mismatch: Annotated[
+        Side, typer.Option(help="Whose settings win if a checkpoint has others.")
+    ] = Side.error,
+) -> None:
+    """Train the model that CONFIG describes."""
+
+    def run(screen: Screen) -> int:
+        settings = load(config, overrides or [])
+        folder = out or Path("runs") / _name(config)
+        again = ["optimscheduler", "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
+        return train_run(
+            settings,
+            folder,
+            resume=resume,
+            on_mismatch=on_mismatch.value,
+            screen=screen,
+            again=shlex.join(again),
+        )
+
+    _carry_out(config, run)
+
+
+@app.command()
+def explain(config: Config, overrides: Overrides = None) -> None:
+    """Show what a training would do, without doing it."""
+
+    def run(screen: Screen) -> int:
+        settings = load(config, overrides or [])
+        batches = len(train_batches(settings))
+        valid_batches(settings)
+        show_config(screen, settings, str(precision_for(settings.use_amp, choose_device(settings.device))))
+        show_plan(screen, make_plan(settings, batches), curve=True)
+        return 0
+
+    _carry_out(config, run)
+
+
+@app.command()
+def plot(
+    config: Config,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf.")] = Path("lr.png"),
+) -> None:
+    """Draw the learning rate of a training."""
+
+    def run(screen: Screen) -> int:
+        settings = load(config, overrides or [])
+        plan = make_plan(settings, len(train_batches(settings)))
+        path = plot_lr({name: member.curve for name, member in plan.members.items()}, out)
+        screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+
+    _carry_out(config, run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"optimscheduler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")
+    ] = False,
+) -> None:
+    """Train PyTorch models from one YAML file."""
+
+
+def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
+    """Run a command; a mistake of the user's is one message and exit code 2.
+
+    The configuration's folder is added to the places where Python looks for modules, so that a class beside
+    the file can be named in it.
+    """
+    sys.path.append(str(config.resolve().parent))
+    screen = Screen()
+    handler = RichHandler(console=screen, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    try:
+        code = command(screen)
+    except OptimSchedulerError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 2
+    raise typer.Exit(code)
+
+
+def _name(config: Path) -> str:
+    """Of a run: the file's, or its folder's where the file is called after what it is for."""
+    stem = config.stem
+    return config.resolve().parent.name if stem in ("train", "config") else stem

@@ -1,0 +1,10 @@
+"""Who watches a run: the console, files of JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+from optimscheduler.run.monitor.base import Monitor, Record, Several
+from optimscheduler.run.monitor.console import Console
+from optimscheduler.run.monitor.jsonl import JsonLines
+from optimscheduler.run.monitor.tensorboard import TensorBoard
+
+__all__ = ["Console", "JsonLines", "Monitor", "Record", "Several", "TensorBoard"]

@@ -1,0 +1,90 @@
+"""The screen: a live line in a terminal, plain lines in a pipe or a log file."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console as Screen
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from optimscheduler.run.monitor.base import Record
+
+__all__ = ["Console"]
+
+
+class Console:
+    """Shows loss, learning rate, gradient norm, skips, speed and the time that is left.
+
+    Args:
+        screen: where to.
+        windows: windows of the whole run.
+        done: windows before the first that will be shown.
+        log_every: windows from one plain line to the next.
+    """
+
+    def __init__(self, screen: Screen, windows: int, done: int, log_every: int) -> None:
+        self._screen, self._windows, self._first, self._log_every = screen, windows, done, log_every
+        self._done, self._skips, self._began = done, 0, time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            console=screen,
+            transient=True,
+            disable=not screen.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=windows, completed=done)
+        self._bar.start()
+
+    def window(self, record: Record) -> None:
+        """A new state of the live line, or now and then a plain one."""
+        self._done += 1
+        self._skips += bool(record["skipped"])
+        line = self._line(record)
+        self._bar.update(self._task, completed=self._done, description=line)
+        if not self._screen.is_terminal and (
+            self._done % self._log_every == 0 or self._done == self._windows
+        ):
+            self._print(f"window {self._done}/{self._windows}  {line}  {self._left()} left")
+
+    def validated(self, record: Record) -> None:
+        """A line that stays."""
+        outputs = {k: v for k, v in record.items() if k not in ("batch", "real_step", "epoch")}
+        told = "  ".join(f"{name} {value:.4f}" for name, value in outputs.items())
+        self._print(f"epoch {record['epoch']} done, held-out data: {told}")
+
+    def sampled(self, text: str) -> None:
+        """The text, indented."""
+        self._print("the model writes:\n  | " + text.replace("\n", "\n  | "))
+
+    def said(self, text: str) -> None:
+        """The line."""
+        self._print(text)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        self._bar.stop()
+
+    def _print(self, text: str) -> None:
+        self._screen.print(escape(text), highlight=False, soft_wrap=True)
+
+    def _rate(self) -> float:
+        """Windows per second."""
+        return (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+
+    def _left(self) -> str:
+        seconds = round((self._windows - self._done) / max(self._rate(), 1e-9))
+        return f"{seconds // 60}:{seconds % 60:02}"
+
+    def _line(self, record: Record) -> str:
+        loss, norm = record["loss"], record["grad_norm"]
+        told = [
+            f"loss {loss:.4f}" if loss is not None else "idle",
+            f"lr {record['lr']:.3g}",
+            f"grad norm {norm:.3g}" if norm is not None else "",
+            f"skips {self._skips}",
+            f"{self._rate():.1f} updates/s",
+        ]
+        return "  ".join(filter(None, told))

@@ -1,0 +1,106 @@
+"""`optimscheduler train`: find out what to do, say it, do it, say where the results are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console as Screen
+from rich.markup import escape
+
+from optimscheduler.optim_scheduler import OnMismatch
+from optimscheduler.precision import precision_for
+from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.config import FREE, RunConfig, read_config
+from optimscheduler.run.explain import show_config, show_plan
+from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
+from optimscheduler.run.interrupt import Interrupt
+from optimscheduler.run.monitor import Console, JsonLines, Monitor, Several, TensorBoard
+from optimscheduler.run.plan import Horizon, make_plan
+from optimscheduler.run.plotting import plot_curves
+from optimscheduler.run.runner import Runner, State, choose_device, train_batches, valid_batches
+
+__all__ = ["INTERRUPTED", "train"]
+
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C has stopped: 128 + the number of SIGINT."""
+
+
+def train(
+    config: RunConfig, folder: Path, *, resume: bool, on_mismatch: OnMismatch, screen: Screen, again: str
+) -> int:
+    """Train, or go on training.
+
+    Args:
+        config: checked.
+        folder: the run folder.
+        resume: go on with what is there.
+        on_mismatch: see `OptimScheduler.load_state_dict`.
+        screen: where to speak.
+        again: the command that goes on with this run.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        OptimSchedulerError: the run cannot be built, continued or written.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    newest = find_run(folder, checkpoints, resume=resume)
+    state = checkpoints.load(newest) if newest else None
+    changed: list[str] = []
+    if state:
+        changed = check_same_configuration(state["config"], config.plain(), decided=on_mismatch != "error")
+        if on_mismatch == "checkpoint":
+            free = {key: value for key, value in config.plain().items() if key in FREE}
+            config = read_config({**state["config"], **free})
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    horizon = Horizon.of(config, len(train_batches(config)))
+    valid_batches(config)
+    plan = make_plan(config, len(train_batches(config)))
+    show_config(screen, config, str(precision_for(config.use_amp, choose_device(config.device))))
+    show_plan(screen, plan, curve=False)
+    for line in changed:
+        _say(screen, f"changed    {line}; the {on_mismatch} wins")
+    make_folder(folder, config.plain())
+    runner = Runner(config, checkpoints, horizon)
+    if state and newest:
+        runner.load(state, on_mismatch)
+        _say(
+            screen, f"resuming   from {newest}, epoch {runner.progress.epoch}, batch {runner.progress.batch}"
+        )
+    elif resume:
+        _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
+    return _run(runner, folder, state, screen, again)
+
+
+def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
+    lines = JsonLines(folder, state["lengths"] if state else {})
+    finished = runner.progress.epoch > runner.config.num_epochs
+    monitors: list[Monitor] = [lines]
+    if not finished:
+        console = Console(screen, runner.horizon.windows, runner.progress.windows, runner.config.log_every)
+        monitors.append(console)
+    if runner.config.tensorboard:
+        monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
+    monitor = Several(monitors)
+    with Interrupt() as interrupt:
+        try:
+            done = runner.run(monitor, lines, lambda: interrupt.asked)
+        finally:
+            monitor.close()
+            plot_curves(folder)
+    if finished:
+        _say(screen, "finished   this run was at its end already; a larger num_epochs makes it longer")
+    _say(
+        screen,
+        f"written    {folder}/: config.yaml, metrics.jsonl, validation.jsonl, curves.png, checkpoints/",
+    )
+    if not done:
+        _say(screen, f"stopped    by Ctrl-C after batch {runner.progress.batch}. To go on:\n  {again}")
+    return 0 if done else INTERRUPTED
+
+
+def _say(screen: Screen, text: str) -> None:
+    screen.print(escape(text), highlight=False, soft_wrap=True)
