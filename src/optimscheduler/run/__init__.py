@@ -1,1 +1,5 @@
-"""Train from one YAML file: the reference runner and the command line, with the extra `run`."""
+"""The reference runner and the command line: one YAML in, one run folder out.
+
+`runner.py` is the loop itself, and the place to begin reading. This room needs the extra
+`optimscheduler[run]`; nothing outside of it does.
+"""

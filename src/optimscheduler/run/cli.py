@@ -17,12 +17,14 @@ from rich.logging import RichHandler
 from optimscheduler import __version__
 from optimscheduler.errors import OptimSchedulerError
 from optimscheduler.precision import precision_for
-from optimscheduler.run.config import load
+from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.explain import show_config, show_plan
+from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.runner import choose_device, train_batches, valid_batches
 from optimscheduler.run.train import train as train_run
+from optimscheduler.run.yaml_file import read_file
 
 __all__ = ["app"]
 
@@ -61,7 +63,7 @@ def train(
     """Train the model that CONFIG describes."""
 
     def run(screen: Screen) -> int:
-        settings = load(config, overrides or [])
+        settings = _read(config, overrides or [])
         folder = out or Path("runs") / _name(config)
         again = ["optimscheduler", "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
         return train_run(
@@ -81,7 +83,7 @@ def explain(config: Config, overrides: Overrides = None) -> None:
     """Show what a training would do, without doing it."""
 
     def run(screen: Screen) -> int:
-        settings = load(config, overrides or [])
+        settings = _read(config, overrides or [])
         batches = len(train_batches(settings))
         valid_batches(settings)
         show_config(screen, settings, str(precision_for(settings.use_amp, choose_device(settings.device))))
@@ -100,7 +102,7 @@ def plot(
     """Draw the learning rate of a training."""
 
     def run(screen: Screen) -> int:
-        settings = load(config, overrides or [])
+        settings = _read(config, overrides or [])
         plan = make_plan(settings, len(train_batches(settings)))
         path = plot_lr({name: member.curve for name, member in plan.members.items()}, out)
         screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
@@ -140,6 +142,10 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
         typer.echo(f"error: {error}", err=True)
         code = 2
     raise typer.Exit(code)
+
+
+def _read(config: Path, overrides: list[str]) -> RunConfig:
+    return read_config(apply_overrides(read_file(config), overrides), str(config))
 
 
 def _name(config: Path) -> str:

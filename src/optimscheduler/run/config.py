@@ -1,135 +1,191 @@
-"""The configuration of a run: one YAML file, checked as a whole before anything is built."""
+"""The configuration of a run: what may stand in the YAML, checked before anything is built.
+
+    seed: 0
+    num_epochs: 7
+    accum_grad: 2
+    train_cfg:
+      model: {type: char_lm.CharLM, conf: {layers: 4}}
+      optim_sches:
+        type: noam.Noamlr
+        conf: {optim_type: Adam, optim_conf: {lr: 3e-3}, warmup_steps: 100}
+    data_cfg:
+      train: {type: char_lm.PydocText, conf: {split: train}}
+      valid: {type: char_lm.PydocText, conf: {split: valid}}
+      batch_size: 16
+
+Every field's description says what is allowed; it is the end of the message when something else is given.
+"""
 
 from __future__ import annotations
 
-import types
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from optimscheduler.errors import ConfigError, nearest
-from optimscheduler.run import yaml_file
+from optimscheduler.errors import ConfigError
+from optimscheduler.run.config_errors import told
 
-__all__ = ["ClassConf", "DataCfg", "RunConfig", "TrainCfg", "load", "read_config"]
-
-Positive = Annotated[int, Field(ge=1)]
-
-
-class _Checked(BaseModel):
-    """No unknown keys, and no reinterpretation of values: `"2"` is no number and 2.5 no whole one."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ClassConf(_Checked):
-    """A class and its arguments."""
-
-    type: str
-    conf: dict[str, Any] = {}  # Any: checked against the signature of the class
+__all__ = [
+    "FREE",
+    "ClassConfig",
+    "DataConfig",
+    "RunConfig",
+    "TrainConfig",
+    "read_config",
+    "with_free_of",
+    "without_free",
+]
 
 
-class TrainCfg(_Checked):
-    """What is trained, and how it is optimised.
+def _whole(value: object) -> object:
+    """1e3 is a whole number, though YAML reads a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    `weight` names the entry of the model's output that holds the number of items behind its mean losses.
+
+def _mapping(value: object) -> object:
+    """`conf:` with nothing behind it is an empty mapping."""
+    return {} if value is None else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=2**63)]
+Conf = Annotated[dict[str, Any], BeforeValidator(_mapping)]  # Any: the arguments of some class
+
+_MORE: Final = "a whole number >= 1"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ClassConfig(_Section):
+    """A class and its arguments.
+
+    Attributes:
+        type: dotted path, `package.module.Name`.
+        conf: keyword arguments.
     """
 
-    model: ClassConf
-    optim_sches: dict[str, Any]  # Any: checked by build_optim_sches
-    weight: str | None = None
+    type: str = Field(description="the dotted path of a class, 'package.module.Name'", min_length=1)
+    conf: Conf = Field({}, description="a mapping of argument names to values")
 
 
-class DataCfg(_Checked):
-    """What it is trained on."""
+class TrainConfig(_Section):
+    """What is trained, and how.
 
-    train: ClassConf
-    valid: ClassConf | None = None
-    batch_size: Positive = 1
-    valid_batch_size: Positive | None = None
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    Attributes:
+        model: an `nn.Module`; called with a batch, it returns a dict of losses and measures.
+        optim_sches: for `build_optim_sches`.
+        weight: name of the output that holds the number of items behind the mean loss, for `step(weight=)`.
+    """
+
+    model: ClassConfig = Field(description="a mapping with 'type' and 'conf'")
+    optim_sches: dict[str, Any] = Field(
+        description="a mapping with 'type' and 'conf'"
+    )  # Any: build checks it
+    weight: str | None = Field(None, description="the name of an output of the model, or null")
 
 
-class RunConfig(_Checked):
-    """The whole of it. The experiment's keys keep the origin's names."""
+class DataConfig(_Section):
+    """What is trained on.
 
-    train_cfg: TrainCfg
-    data_cfg: DataCfg
-    num_epochs: Positive
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    device: str = "auto"
-    threads: Positive | None = None
-    # shared by all OptimSchedulers
-    use_amp: bool | Literal["fp16", "bf16"] = True
-    accum_grad: Positive = 1
-    ft_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    grad_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
-    grad_norm_type: Annotated[float, Field(ge=1)] | Literal["inf"] = 2.0
-    # the runner's own
-    partial_window: Literal["apply", "carry", "drop"] = "apply"
-    checkpoint_every: Positive = 50
-    keep: Positive = 2
-    log_every: Positive = 10
-    tensorboard: bool = False
+    Attributes:
+        train: a map-style `Dataset`.
+        valid: another one, for validation at each epoch's end; None goes without.
+        batch_size: items per batch, >= 1.
+        valid_batch_size: None is `batch_size`.
+        num_workers: processes that load data, >= 0.
+    """
+
+    train: ClassConfig = Field(description="a mapping with 'type' and 'conf'")
+    valid: ClassConfig | None = Field(None, description="a mapping with 'type' and 'conf', or null")
+    batch_size: Whole = Field(description=_MORE)
+    valid_batch_size: Whole | None = Field(None, description=f"{_MORE}, or null for batch_size")
+    num_workers: Annotated[int, BeforeValidator(_whole)] = Field(0, ge=0, description="a whole number >= 0")
+
+
+class RunConfig(_Section):
+    """Everything that one YAML says; the sections above are its inner mappings.
+
+    Attributes:
+        seed: of weights, data order and dropout, 0 to 2^63 - 1.
+        num_epochs: epochs, >= 1.
+        accum_grad: batches per window, >= 1.
+        ft_factor: constant factor of the learning rate, > 0.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_norm_type: p of that norm, >= 1, or `"inf"`.
+        use_amp: False; True, which is float16 on CUDA and nothing elsewhere; `"fp16"`; `"bf16"`.
+        device: `"auto"` is CUDA where there is one, otherwise the CPU.
+        threads: of torch on the CPU; None leaves them as they are.
+        partial_window: what becomes of batches that do not fill a window at an epoch's end: they make a
+            smaller one (`"apply"`), the next epoch fills it up (`"carry"`), or they are left out (`"drop"`).
+        checkpoint_every: windows from checkpoint to checkpoint, >= 1; each epoch's end makes one too.
+        keep: how many of the newest checkpoints stay, >= 1.
+        log_every: windows from one plain line of progress to the next, >= 1.
+        tensorboard: write event files too.
+        train_cfg: model and optimisation.
+        data_cfg: data sets and batches.
+    """
+
+    seed: Annotated[int, BeforeValidator(_whole)] = Field(
+        0, ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1"
+    )
+    num_epochs: Whole = Field(description="a whole number of epochs >= 1")
+    accum_grad: Whole = Field(1, description="a whole number of batches >= 1")
+    ft_factor: float = Field(1.0, gt=0, description="a finite number > 0")
+    grad_clip: Annotated[float, Field(gt=0)] | None = Field(1.0, description="a finite number > 0, or null")
+    grad_norm_type: Annotated[float, Field(ge=1, allow_inf_nan=True)] | Literal["inf"] = Field(
+        2.0, description="a number >= 1, or 'inf'"
+    )
+    use_amp: bool | Literal["fp16", "bf16"] = Field(True, description="true, false, 'fp16' or 'bf16'")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'", min_length=1)
+    threads: Whole | None = Field(None, description=f"{_MORE}, or null")
+    partial_window: Literal["apply", "carry", "drop"] = Field(
+        "apply", description="'apply', 'carry' or 'drop'"
+    )
+    checkpoint_every: Whole = Field(50, description="a whole number of windows >= 1")
+    keep: Whole = Field(2, description="a whole number of checkpoints >= 1")
+    log_every: Whole = Field(10, description="a whole number of windows >= 1")
+    tensorboard: bool = Field(False, description="true or false")
+    train_cfg: TrainConfig = Field(description="a mapping with 'model' and 'optim_sches'")
+    data_cfg: DataConfig = Field(description="a mapping with 'train' and 'batch_size'")
 
     def plain(self) -> dict[str, Any]:
-        """The resolved configuration as plain values, for `config.yaml` and checkpoints."""
-        return self.model_dump(mode="json")
+        """The whole configuration as plain values, defaults written out."""
+        return self.model_dump()
+
+    def experiment(self) -> dict[str, Any]:
+        """What `build_optim_sches` takes beside the member's own description."""
+        keys = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type")
+        return {key: getattr(self, key) for key in keys}
 
 
-FREE = ("num_epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "tensorboard")
-"""Keys that a resumed run may change without being asked."""
+FREE: Final = ("num_epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "tensorboard")
+"""What may differ from the checkpoint's when a run is resumed."""
 
 
-def read_config(tree: dict[str, Any]) -> RunConfig:
-    """Check a tree of plain values.
+def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Check a configuration.
+
+    Args:
+        values: as it stands in the YAML.
+        source: where it is from, for messages.
 
     Raises:
-        ConfigError: one line for everything that is wrong.
+        ConfigError: a line for everything that is wrong.
     """
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(dict.fromkeys(_line(dict(e)) for e in error.errors()))) from None
+        lines = told(error, RunConfig, values)
+    raise ConfigError(f"{source}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{source}:", *lines]))
 
 
-def load(path: Path, assignments: Sequence[str] = ()) -> RunConfig:
-    """Read a configuration file, with dotted overrides.
-
-    Raises:
-        ConfigError: see `yaml_file.read` and `read_config`.
-    """
-    tree = yaml_file.read(path)
-    yaml_file.override(tree, assignments)
-    return read_config(tree)
+def without_free(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as plain values, less what may differ when a run is resumed."""
+    return {key: value for key, value in values.items() if key not in FREE}
 
 
-def _line(error: dict[str, Any]) -> str:
-    """One mistake: place, what was given, what is allowed."""
-    keys = [str(part) for part in error["loc"] if not _is_branch(part)]
-    place = ".".join(keys)
-    if error["type"] == "extra_forbidden":
-        inside = ".".join(keys[:-1])
-        known = _known(keys[:-1])
-        return f"{inside or 'the configuration'}: unknown key {keys[-1]!r}. {nearest(keys[-1], known)}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r:.60}"
-
-
-def _is_branch(part: object) -> bool:
-    """Whether pydantic names an alternative of a union here, instead of a key."""
-    return isinstance(part, str) and (part in ("bool", "int", "float", "constrained-float") or "[" in part)
-
-
-def _known(keys: Sequence[str]) -> list[str]:
-    """The keys that may stand at a place."""
-    model: type[BaseModel] = RunConfig
-    for key in keys:
-        annotation = model.model_fields[key].annotation
-        choices = (
-            get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-        )
-        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+def with_free_of(values: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as plain values, with what may differ taken from another."""
+    return {**values, **{key: other[key] for key in FREE}}

@@ -1,80 +1,185 @@
-"""The data of a run, in an order that is a function of (seed, epoch), so that it can be entered anywhere."""
+"""Batches whose order and randomness are a function of (seed, epoch, place), so a run can resume anywhere.
+
+The order of an epoch is a permutation drawn from a generator of its own. What a data set draws at random
+while it gives an item is drawn from generators seeded for that batch, and the global ones are put back. So
+neither the number of loading processes nor where a run was stopped changes anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+import math
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import class_at, construct
-from optimscheduler.run.config import ClassConf
+from optimscheduler.run.config import RunConfig
+from optimscheduler.run.parts import build_dataset
+from optimscheduler.run.randomness import derived_seed, host_seeded, seed_everything
 
-__all__ = ["Batches", "build_dataset", "to_device"]
+__all__ = ["RunData", "TaggedBatch", "batch_indices", "moved", "open_data"]
 
-
-def build_dataset(described: ClassConf, where: str) -> Dataset[Any]:
-    """The data set that a configuration names.
-
-    Raises:
-        ConfigError: it is no map-style data set, refuses its arguments, or is empty.
-    """
-    found: type[Dataset[Any]] = class_at(described.type, Dataset, f"{where}.type")
-    if issubclass(found, IterableDataset):
-        raise ConfigError(
-            f"{where}.type: {described.type} is an IterableDataset; a run needs one with __len__ and "
-            "__getitem__, because it must be able to go on in the middle of an epoch"
-        )
-    dataset: Dataset[Any] = construct(found, described.conf, f"{where}.conf")
-    if not isinstance(dataset, Sized) or len(dataset) == 0:
-        raise ConfigError(f"{where}: the data set {described.type} is empty")
-    return dataset
+Batch = Any  # whatever the data set's items collate to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batches:
-    """The batches of a data set.
+class TaggedBatch:
+    """What to load: the numbers of the items, and the seed for whatever is random in them."""
+
+    indices: tuple[int, ...]
+    seed: int
+
+
+class _Batches(Dataset[Batch]):
+    """A data set of whole batches, indexed by what is to be in them."""
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, wanted: TaggedBatch) -> Batch:
+        with host_seeded(wanted.seed):
+            return default_collate(self._taken(wanted.indices))
+
+    def _taken(self, indices: Sequence[int]) -> list[Any]:
+        if hasattr(self._items, "__getitems__"):
+            return list(self._items.__getitems__(list(indices)))
+        return [self._items[index] for index in indices]
+
+
+def batch_indices(count: int, batch_size: int, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """The batches of an epoch: item numbers in shuffled order, the last batch with what is left.
 
     Args:
-        dataset: map-style.
-        batch_size: rows per batch; the last batch of an epoch may have fewer.
-        seed: of the order; None keeps the data set's own order.
-        num_workers: loading processes.
+        count: items in the data set, >= 1.
+        batch_size: items per batch, >= 1.
+        seed: the run's.
+        epoch: from 1.
+
+    >>> sorted(sum(batch_indices(5, 2, seed=0, epoch=1), ()))
+    [0, 1, 2, 3, 4]
+    """
+    generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+    return _cut(torch.randperm(count, generator=generator).tolist(), batch_size)
+
+
+def _cut(order: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
+    return [tuple(order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunData:
+    """The batches of a run.
+
+    Args:
+        config: the run's.
+        train: what is trained on.
+        valid: what is validated on; None goes without.
     """
 
-    dataset: Dataset[Any]
-    batch_size: int
-    seed: int | None
-    num_workers: int = 0
+    config: RunConfig
+    train: Dataset[Any]
+    valid: Dataset[Any] | None
 
-    def __len__(self) -> int:
-        return -(-len(cast("Sized", self.dataset)) // self.batch_size)
+    @property
+    def items(self) -> int:
+        """Items in the training set."""
+        return len(self.train)  # type: ignore[arg-type]  # checked to have a length when it was built
 
-    def of_epoch(self, epoch: int, first: int = 0, end: int | None = None) -> Iterator[Any]:
-        """The batches of an epoch, from the `first` (counted from 0) up to, not including, `end`.
+    @property
+    def valid_items(self) -> int:
+        """Items in the validation set."""
+        return len(self.valid) if self.valid is not None else 0  # type: ignore[arg-type]  # as above
 
-        The global random generator is not consumed.
+    @property
+    def batches(self) -> int:
+        """Batches that are run in an epoch; `partial_window: drop` leaves the last few out."""
+        full = math.ceil(self.items / self.config.data_cfg.batch_size)
+        return full - (full % self.config.accum_grad if self.config.partial_window == "drop" else 0)
+
+    def training(self, epoch: int, done: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of an epoch that are still to be run.
+
+        Args:
+            epoch: from 1.
+            done: batches of this epoch that were run already.
+            device: where they are wanted.
         """
-        rows = len(cast("Sized", self.dataset))
-        generator = torch.Generator().manual_seed((self.seed or 0) * 1_000_003 + epoch)
-        order = torch.arange(rows) if self.seed is None else torch.randperm(rows, generator=generator)
-        batches = [part.tolist() for part in torch.split(order, self.batch_size)][first:end]
-        return iter(
-            DataLoader(self.dataset, batch_sampler=batches, num_workers=self.num_workers, generator=generator)
+        seed = self.config.seed
+        indices = batch_indices(self.items, self.config.data_cfg.batch_size, seed, epoch)
+        wanted = [
+            TaggedBatch(indices=chosen, seed=derived_seed(seed, "items", epoch, place))
+            for place, chosen in enumerate(indices[: self.batches])
+        ]
+        return self._loaded(self.train, wanted[done:], device)
+
+    def validation(self, device: torch.device) -> Iterator[tuple[int, Batch]]:
+        """The number of items in, and the contents of, every validation batch; the same each time."""
+        cfg = self.config.data_cfg
+        cut = _cut(range(self.valid_items), cfg.valid_batch_size or cfg.batch_size)
+        wanted = [
+            TaggedBatch(indices=chosen, seed=derived_seed(self.config.seed, "validation", place))
+            for place, chosen in enumerate(cut)
+        ]
+        if self.valid is not None:
+            yield from zip(map(len, cut), self._loaded(self.valid, wanted, device), strict=True)
+
+    def _loaded(
+        self, items: Dataset[Any], wanted: list[TaggedBatch], device: torch.device
+    ) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Batches(items),
+            batch_size=None,
+            sampler=wanted,
+            num_workers=self.config.data_cfg.num_workers,
+            worker_init_fn=_ignore_interrupts,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator().manual_seed(self.config.seed),  # else it would draw from the global one
         )
+        return (moved(batch, device) for batch in loader)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:  # Any: whatever the data set yields
-    """The batch with every tensor in it on the device."""
+def open_data(config: RunConfig) -> RunData:
+    """Build the data sets.
+
+    Raises:
+        ConfigError: there is no such class, a set is empty, or an epoch has no whole window to train on.
+    """
+    seed_everything(config.seed)
+    train = build_dataset(config.data_cfg.train, "data_cfg.train")
+    valid = config.data_cfg.valid
+    data = RunData(
+        config=config, train=train, valid=None if valid is None else build_dataset(valid, "data_cfg.valid")
+    )
+    if not data.batches:
+        raise ConfigError(
+            f"partial_window: 'drop' leaves nothing to train on: an epoch has fewer batches than "
+            f"accum_grad ({config.accum_grad}); write apply or carry, or a smaller batch_size"
+        )
+    return data
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor on the device; mappings, lists and tuples are gone through.
+
+    >>> moved({"x": [torch.zeros(2)], "name": "a"}, torch.device("cpu"))
+    {'x': [tensor([0., 0.])], 'name': 'a'}
+    """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(part, device) for key, part in batch.items()}
+    if isinstance(batch, Mapping):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(value, device) for value in batch))
     if isinstance(batch, list | tuple):
-        parts = [to_device(part, device) for part in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+        return type(batch)(moved(value, device) for value in batch)
     return batch
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

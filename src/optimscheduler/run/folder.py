@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from optimscheduler.errors import CheckpointError, ConfigError
-from optimscheduler.run import yaml_file
 from optimscheduler.run.checkpoint import Checkpoints
-from optimscheduler.run.config import FREE
+from optimscheduler.run.config import without_free
 from optimscheduler.run.monitor.jsonl import METRICS
+from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
 __all__ = ["check_same_configuration", "find_run", "make_folder"]
@@ -41,7 +41,7 @@ def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml_file.dump(dict(config)), encoding="utf-8")
+        (folder / "config.yaml").write_text(write_text(dict(config)), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written: {error.strerror or error}. Choose another with --out"
@@ -59,7 +59,7 @@ def check_same_configuration(saved: Mapping[str, Any], now: Mapping[str, Any], *
     Raises:
         CheckpointError: there are some, and the user has not.
     """
-    lines = list(differences(_fixed(saved), _fixed(now)))
+    lines = list(differences(without_free(saved), without_free(now)))
     if lines and not decided:
         raise CheckpointError(
             "the checkpoint is of another configuration:\n  "
@@ -69,7 +69,3 @@ def check_same_configuration(saved: Mapping[str, Any], now: Mapping[str, Any], *
             "  --on-mismatch checkpoint   to go on with that of the checkpoint"
         )
     return lines
-
-
-def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in FREE}

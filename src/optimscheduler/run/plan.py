@@ -14,7 +14,7 @@ from optimscheduler.lookup import class_at, construct
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.parameters import canonical
-from optimscheduler.run.config import ClassConf, RunConfig
+from optimscheduler.run.config import ClassConfig, RunConfig
 
 __all__ = ["Horizon", "MemberPlan", "Plan", "Row", "build_members", "build_model", "make_plan"]
 
@@ -117,7 +117,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def build_model(described: ClassConf, device: torch.device | str) -> nn.Module:
+def build_model(described: ClassConfig, device: torch.device | str) -> nn.Module:
     """The model that a configuration names, on the device.
 
     Raises:
@@ -135,15 +135,7 @@ def build_members(config: RunConfig, model: nn.Module) -> OptimSchedulerDict:
     Raises:
         ConfigError: with the place; see `build_optim_sches`.
     """
-    return build_optim_sches(
-        model,
-        config.train_cfg.optim_sches,
-        use_amp=config.use_amp,
-        accum_grad=config.accum_grad,
-        ft_factor=config.ft_factor,
-        grad_clip=config.grad_clip,
-        grad_norm_type=config.grad_norm_type,
-    )
+    return build_optim_sches(model, config.train_cfg.optim_sches, **config.experiment())
 
 
 def make_plan(config: RunConfig, batches: int) -> Plan:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.precision import precision_for
 from optimscheduler.run.checkpoint import Checkpoints
-from optimscheduler.run.config import FREE, RunConfig, read_config
+from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
 from optimscheduler.run.interrupt import Interrupt
@@ -52,8 +52,7 @@ def train(
     if state:
         changed = check_same_configuration(state["config"], config.plain(), decided=on_mismatch != "error")
         if on_mismatch == "checkpoint":
-            free = {key: value for key, value in config.plain().items() if key in FREE}
-            config = read_config({**state["config"], **free})
+            config = read_config(with_free_of(state["config"], config.plain()), str(newest))
     if config.threads:
         torch.set_num_threads(config.threads)
     horizon = Horizon.of(config, len(train_batches(config)))

@@ -1,147 +1,204 @@
-"""Read YAML as a person means it: `3e-4` is a number, a key written twice is a mistake, a tag is refused."""
+"""Read a configuration as YAML 1.2, strictly, and write one that reads back as the same.
+
+What is stricter than PyYAML: duplicate keys, unknown tags and the words yes/no/on/off (which YAML 1.1 and
+1.2 read differently) are errors with their line; the size of a file is bounded, aliases written out.
+
+>>> read_text("{lr: 1e-4, betas: [0.9, 0.98]}", "here")
+{'lr': 0.0001, 'betas': [0.9, 0.98]}
+>>> read_text("{lr: 1, lr: 2}", "here")
+Traceback (most recent call last):
+optimscheduler.errors.ConfigError: here line 1: duplicate key 'lr', first given in line 1
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from optimscheduler.errors import ConfigError
 
-__all__ = ["dump", "override", "parse", "read"]
+__all__ = ["read_file", "read_text", "write_text"]
 
-Tree = dict[str, Any]  # Any: a tree of plain values
+_LARGEST_FILE: Final = 1_000_000  # bytes
+_MOST_VALUES: Final = 100_000  # with every alias written out
+_LONGEST_NUMBER: Final = 1_000  # characters; Python's own limit gives no line
+_YAML: Final = "tag:yaml.org,2002:"
+_MERGE: Final = _YAML + "merge"
+_AMBIGUOUS: Final = "!ambiguous"
 
-_LARGEST: Final = 1_000_000  # bytes
-_NUMBER = re.compile(
-    r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)|[-+]?\d[\d_]*\.[\d_]*|[-+]?\.\d[\d_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-)
+_WORDS: Final[list[tuple[str, str, str]]] = [
+    (_MERGE, r"<<", "<"),
+    (_YAML + "null", r"~|null|Null|NULL|", "~nN"),
+    (_YAML + "bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    (_YAML + "int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        _YAML + "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    (_AMBIGUOUS, r"(?i:yes|no|on|off)", "yYnNoO"),
+]
+"""Tag, whole text, first characters: the core schema of YAML 1.2, and what is refused as ambiguous."""
+
+_PATTERNS: Final = {tag: re.compile(rf"^(?:{text})$") for tag, text, _ in _WORDS}
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with the numbers of YAML 1.2 and without duplicate keys."""
+    """PyYAML's safe loader with the core schema of YAML 1.2."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if key in seen:
-                raise ConfigError(f"line {line}: the key {key!r} stands here and in line {seen[key]}")
-            seen[key] = line
-        return super().construct_mapping(node, deep=deep)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's way; filled below
+    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012  # the same; no dates, sets, bytes
+        _YAML + kind: yaml.SafeLoader.yaml_constructors[_YAML + kind]
+        for kind in ("null", "bool", "str", "seq", "map")
+    }
+
+    def number(self, node: ScalarNode) -> int | float:
+        if len(node.value) > _LONGEST_NUMBER:
+            raise yaml.MarkedYAMLError(problem="this number is too long", problem_mark=node.start_mark)
+        if node.tag.endswith("int"):
+            return int(node.value, 0 if node.value.startswith(("0o", "0x")) else 10)
+        return float(re.sub(r"\.(inf|nan)", r"\1", node.value.lower()))
+
+    def refuse(self, node: Node) -> None:
+        problem = (
+            f"{node.value!r} is a truth value to some YAML readers and text to others; "
+            "write true or false, or put quotes around it"
+            if node.tag == _AMBIGUOUS
+            else f"the tag {node.tag!r} is not known here; write plain values, and classes as {{type, conf}}"
+        )
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"^(?:{_NUMBER.pattern})$"), list("-+0123456789.")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read as text, and writes no aliases."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # as above
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # PyYAML's signature
+        return True
 
 
-def parse(text: str, source: str) -> Any:  # Any: a tree of plain values
-    """The plain value that a YAML text holds.
+for _tag, _, _first in _WORDS:
+    _characters = [*_first, *([""] if _tag == _YAML + "null" else [])]  # "" stands for the empty text
+    _Loader.add_implicit_resolver(_tag, _PATTERNS[_tag], _characters)
+    _Dumper.add_implicit_resolver(_tag, _PATTERNS[_tag], _characters)
+for _tag in ("int", "float"):
+    _Loader.add_constructor(_YAML + _tag, _Loader.number)
+_Loader.add_constructor(_AMBIGUOUS, _Loader.refuse)
+_Loader.add_constructor(None, _Loader.refuse)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
 
     Args:
-        text: the text, at most 1 MB.
-        source: where it comes from, for messages.
+        path: the file, UTF-8, at most 1 MB.
 
     Raises:
-        ConfigError: it is no YAML, has a key twice or a tag; the message has the line.
+        ConfigError: it cannot be read, is no YAML, or is no mapping; with the line where there is one.
     """
-    if len(text) > _LARGEST:
-        raise ConfigError(f"{source} has {len(text)} characters; a configuration has at most {_LARGEST}")
     try:
-        return yaml.load(text, _Loader)  # a subclass of the safe loader
-    except ConfigError as error:
-        raise ConfigError(f"{source}, {error}") from None
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(f"{source}{_line(error)}: {error.problem}") from None
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(raw) > _LARGEST_FILE:
+        raise ConfigError(f"{path}: larger than {_LARGEST_FILE:,} bytes; this is no configuration")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} line {line}: not UTF-8 text") from None
+    found = read_text(text, str(path))
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping (key: value), got {found!r:.80}")
+    return found
+
+
+def read_text(text: str, source: str) -> Any:  # Any: whatever the text holds
+    """The value that a YAML text holds.
+
+    Args:
+        text: one YAML document.
+        source: where it is from, for messages.
+
+    Raises:
+        ConfigError: it cannot be read; with the line.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, source, {})
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(
-            f"{source}{_line(error)}: this is no YAML: {error.problem or error.context}"
-        ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: this is no YAML: {error}") from None
+        mark = error.problem_mark or error.context_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{source}{line}: {told}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ConfigError(f"{source} line {line}: a character that YAML does not allow") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deep to be read") from None
 
 
-def read(path: Path) -> Tree:
-    """The mapping that a configuration file holds.
+def write_text(value: object) -> str:
+    """Plain values as YAML, in their order.
 
-    Raises:
-        ConfigError: the file is missing, unreadable, no YAML, or no mapping.
+    >>> print(write_text({"lr": 1e-05, "text": "1e-05", "on": None}), end="")
+    lr: 1.0e-05
+    text: '1e-05'
+    'on': null
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {str(path)!r}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    tree = parse(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping like 'num_epochs: 3', it holds {tree!r:.60}")
-    return tree
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def override(tree: Tree, assignments: Sequence[str]) -> None:
-    """Carry out `a.b.c=value` in a tree; missing mappings on the way are made, for the schema to judge.
+def _check(node: Node, source: str, sizes: dict[int, int]) -> int:
+    """Refuse duplicate keys, tags that do not fit, and aliases that grow without bound.
 
     Args:
-        tree: changed in place.
-        assignments: the value is YAML; a number in the path is a place in a list.
+        node: what was parsed.
+        source: for messages.
+        sizes: what was measured already; 0 for what is being measured.
 
-    Raises:
-        ConfigError: an assignment has another form, or leads through something that is no mapping or list.
+    Returns:
+        How many values there are with every alias written out.
     """
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(
-                f"{assignment!r} is no setting; write it as a.b.c=value, for example num_epochs=3"
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise yaml.MarkedYAMLError(problem="an alias inside what it names", problem_mark=node.start_mark)
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    size = 1
+    if node.tag in _PATTERNS and not (isinstance(node, ScalarNode) and _PATTERNS[node.tag].match(node.value)):
+        problem = f"this is no {node.tag.removeprefix(_YAML)}"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if isinstance(node, MappingNode):
+        _check_keys(node)
+        size += sum(_check(key, source, sizes) + _check(value, source, sizes) for key, value in node.value)
+    elif isinstance(node, SequenceNode):
+        size += sum(_check(part, source, sizes) for part in node.value)
+    if size > _MOST_VALUES:
+        raise ConfigError(f"{source}: more than {_MOST_VALUES:,} values; this is no configuration")
+    sizes[id(node)] = size
+    return size
+
+
+def _check_keys(node: MappingNode) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be a single word", problem_mark=key.start_mark)
+        if (key.tag, key.value) in first:
+            line = first[key.tag, key.value]
+            raise yaml.MarkedYAMLError(
+                problem=f"duplicate key {key.value!r}, first given in line {line}",
+                problem_mark=key.start_mark,
             )
-        place: Any = tree  # Any: a mapping or a list, whatever the path leads to
-        for key in keys[:-1]:
-            place = _inside(place, key, assignment)
-        _put(place, keys[-1], parse(text, f"{path}="), assignment)
-
-
-def _inside(place: Any, key: str, assignment: str) -> Any:
-    if isinstance(place, dict):
-        if place.get(key) is None:
-            place[key] = {}
-        return place[key]
-    return place[_index(place, key, assignment)]
-
-
-def _put(place: Any, key: str, value: object, assignment: str) -> None:
-    if isinstance(place, dict):
-        place[key] = value
-    else:
-        place[_index(place, key, assignment)] = value
-
-
-def _index(place: object, key: str, assignment: str) -> int:
-    if not isinstance(place, list):
-        raise ConfigError(f"{assignment!r}: {place!r:.40} has nothing inside that could be called {key!r}")
-    if not key.isdecimal() or int(key) >= len(place):
-        raise ConfigError(f"{assignment!r}: {key!r} is no place in a list of {len(place)}")
-    return int(key)
-
-
-def dump(tree: Tree) -> str:
-    """The YAML text of a tree, keys in their order."""
-    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _line(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f", line {mark.line + 1}" if mark else ""
+        first[key.tag, key.value] = key.start_mark.line + 1
