@@ -85,7 +85,9 @@ def test_R25_char_model_for_50_updates_with_accumulation_3_clipping_and_a_short_
 
 @pytest.mark.parametrize("accum_grad", [1, 3, 5])
 @pytest.mark.parametrize(("optim_type", "optim_conf"), OPTIMIZERS, ids=[name for name, _ in OPTIMIZERS])
-def test_R25_every_plain_optimizer_with_any_window(optim_type: str, optim_conf: dict[str, Any], accum_grad: int) -> None:
+def test_R25_every_plain_optimizer_with_any_window(
+    optim_type: str, optim_conf: dict[str, Any], accum_grad: int
+) -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.LayerNorm(7), nn.Linear(7, 3))
     twin = copy.deepcopy(model)
@@ -121,8 +123,12 @@ def test_R25_the_fused_kernel_agrees_with_the_plain_one(optim_type: str) -> None
     def loss_of(m: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return (m(batch[0]) - batch[1]).square().mean()
 
-    fused = OptimScheduler(optim_type, {**conf, "fused": True}, model, accum_grad=3, grad_clip=0.5, use_amp=False)
-    plain = OptimScheduler(optim_type, {**conf, "fused": False}, twin, accum_grad=3, grad_clip=0.5, use_amp=False)
+    fused = OptimScheduler(
+        optim_type, {**conf, "fused": True}, model, accum_grad=3, grad_clip=0.5, use_amp=False
+    )
+    plain = OptimScheduler(
+        optim_type, {**conf, "fused": False}, twin, accum_grad=3, grad_clip=0.5, use_amp=False
+    )
     ours(fused, batches, loss_of)
     ours(plain, batches, loss_of)
     for weight, theirs in zip(model.parameters(), twin.parameters(), strict=True):

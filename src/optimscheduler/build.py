@@ -65,6 +65,9 @@ def _build_one(
     conf = described.get("conf", {})
     if not isinstance(conf, Mapping):
         raise ConfigError(f"{where}.conf must be a mapping, got {conf!r}")
+    for key in conf:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}.conf: a key is the name of an argument, got {key!r}")
     found: type[OptimScheduler] = class_at(
         described.get("type", "OptimScheduler"), OptimScheduler, f"{where}.type", TYPES
     )

@@ -119,7 +119,7 @@ class Clock:
     def take(self, beat: Beat, epoch: int | None = None) -> None:
         """The batch was done, in that epoch if one is given: go on from there."""
         self.batch = beat.batch
-        self.epoch = self.epoch if epoch is None else whole("epoch_num", epoch, least=1, unit="epochs")
+        self.epoch = epoch or self.epoch
         if beat.ends:
             self.flush()
 

@@ -181,7 +181,7 @@ class Ledger:
 def _blame(window: Window, norm: Tensor, gradients: Gradients) -> str:
     """Where the refused gradient comes from."""
     named = gradients.by_name()
-    bad_losses = [b for b, loss in zip(window.batches, window.losses, strict=True) if not loss.isfinite()]
+    bad_losses = [batch for batch, loss in window.counting if not loss.isfinite()]
     told = f"the loss itself was not finite in batches {_listed(bad_losses)}; " if bad_losses else ""
     if norm.isfinite():
         largest = sorted(named, key=lambda name: -float(named[name].norm()))[:_NAMED]

@@ -15,19 +15,20 @@ from optimscheduler.apply import kernel_for
 from optimscheduler.checks import number, one_of
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Cadence, Clock
-from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import Loose
-from optimscheduler.grammar import read_schedule
+from optimscheduler.grammar import AnySchedule, read_schedule
+from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
-from optimscheduler.parameters import GroupRule, OwnedParameters, own
+from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
-from optimscheduler.schedules import Constant, FeedbackSchedule, Schedule
+from optimscheduler.schedules import Constant, FeedbackSchedule
 from optimscheduler.state import (
-    VERSION,
     check_fits,
+    check_whole,
     config_differences,
     load_state,
     load_torch_state,
@@ -107,7 +108,7 @@ class OptimScheduler:
         grad_norm_type: float | str = 2.0,
         *,
         schedule: object = None,
-        param_groups: Sequence[object] = (),
+        param_groups: Sequence[object] | None = None,
         exclude: str | Sequence[str] = (),
         guard: object = None,
         lr_clock: str = "window",
@@ -130,7 +131,7 @@ class OptimScheduler:
         excluded = [exclude] if isinstance(exclude, str) else list(exclude)
         optimizer_class = find_optimizer(optim_type)
         base_lr = peak_lr(optimizer_class, optim_conf)
-        rules = [GroupRule.read(rule, group_keys(optimizer_class)) for rule in param_groups]
+        rules = read_rules(param_groups, group_keys(optimizer_class))
         self.owned: OwnedParameters = own(model, self.updated_modules, excluded, rules, base_lr)
         self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
         # base values, parts
@@ -166,7 +167,7 @@ class OptimScheduler:
                 "grad_clip": grad_clip,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
-                "param_groups": param_groups,
+                "param_groups": param_groups or [],
                 "exclude": excluded,
                 "guard": guard,
                 "lr_clock": lr_clock,
@@ -190,9 +191,10 @@ class OptimScheduler:
         Returns:
             The learning rate of a group with the base value, before `ft_factor`; finite, >= 0.
         """
+        base = self.member.values.base_lr
         if isinstance(self.schedule, FeedbackSchedule):
-            return self.member.values.base_lr * self.schedule(real_step, self.member.feedback)
-        return self.member.values.base_lr * self.schedule(real_step)
+            return base * self.schedule(real_step, self.member.feedback)
+        return base if self.schedule is None else base * self.schedule(real_step)
 
     def extra_repr_fn(self) -> str:
         """Hook: what a subclass adds to the repr, for example `"warmup_steps=4000"`."""
@@ -343,7 +345,7 @@ class OptimScheduler:
         The model's weights are not in it. Tensors are references, as in torch: save or copy the dict
         before training on.
         """
-        return state_of(self.member, self._config, self.scaler)
+        return state_of(self.member, self._config, self.precision)
 
     @final
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
@@ -362,13 +364,10 @@ class OptimScheduler:
         """
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
         if "version" not in state:
-            load_torch_state(self.member, self.model, self.scaler, state)
+            load_torch_state(self.member, self.scaler, state)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
-        if state["version"] != VERSION:
-            raise CheckpointError(
-                f"this state has version {state['version']!r}; this package reads {VERSION}"
-            )
+        check_whole(state)
         changed = config_differences(state["config"], self._config)
         if changed and on_mismatch == "error":
             raise CheckpointError(
@@ -380,7 +379,8 @@ class OptimScheduler:
         check_fits(self.member, self._config, state)
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
-        load_state(self.member, self.scaler, state, settings=not changed or on_mismatch == "checkpoint")
+        settings = not changed or on_mismatch == "checkpoint"
+        load_state(self.member, self._config, self.precision, state, settings=settings)
 
     def _rebuild(self, state: Mapping[str, Any]) -> None:
         """Become what the checkpoint's configuration describes, if a trial object shows that it fits."""
@@ -390,7 +390,7 @@ class OptimScheduler:
             del conf["schedule"]
         try:
             trial = type(self)(model=self.model, **conf)
-        except ConfigError as error:
+        except OptimSchedulerError as error:
             raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
         check_fits(trial.member, trial._config, state)
         OptimScheduler.__init__(self, model=self.model, **conf)
@@ -406,9 +406,9 @@ class OptimScheduler:
     def _computes_lr(cls) -> bool:
         return cls.update_lr is not OptimScheduler.update_lr
 
-    def _read_schedule(self, schedule: object) -> Schedule | FeedbackSchedule[Any]:
+    def _read_schedule(self, schedule: object) -> AnySchedule | None:
         if schedule is None:
-            return Constant()
+            return None if self._computes_lr() else Constant()
         if self._computes_lr():
             raise ConfigError(
                 f"schedule: {type(self).__name__} computes its own learning rate in update_lr; "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler.errors import CheckpointError
-from optimscheduler.parameters import canonical
+from optimscheduler.parameters import OwnedParameters, canonical
 
 __all__ = ["load_optimizer", "named_from_torch", "optimizer_by_name"]
 
@@ -62,45 +62,50 @@ def _copied(state: Mapping[str, Any]) -> State:
     return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
-def named_from_torch(raw: Mapping[str, Any], owned: Mapping[str, nn.Parameter], model: nn.Module) -> State:
+def named_from_torch(raw: Mapping[str, Any], owned: OwnedParameters) -> State:
     """A torch optimizer's own state, with names for indices.
 
-    The names are those it was saved with (`named_parameters`), or else the first of these orders whose
-    number and shapes fit: ours by groups, the model's, the model's trainable parameters.
+    The names are those it was saved with (`named_parameters`). Otherwise one group is taken to be in the
+    order of the selection (all of it, or what is trainable of it), and several groups to be ours.
 
     Args:
         raw: `{"state": {index: ...}, "param_groups": [...]}`.
-        owned: canonical name -> parameter, by groups.
-        model: for its order.
+        owned: what is owned here.
 
     Raises:
-        CheckpointError: none fits.
+        CheckpointError: number or shapes do not fit.
     """
     groups = raw["param_groups"]
     if all("param_names" in group for group in groups):
         orders = [[canonical(name) for group in groups for name in group["param_names"]]]
+    elif len(groups) == 1:
+        orders = [[*owned.selection], [n for n in owned.selection if owned.by_name[n].requires_grad]]
     else:
-        model_order = [n for name, _ in model.named_parameters() if (n := canonical(name)) in owned]
-        trainable = [name for name in model_order if owned[name].requires_grad]
-        orders = [list(owned), model_order, trainable]
-    count = sum(len(group["params"]) for group in groups)
-    names = next((order for order in orders if len(order) == count and _shapes_fit(raw, order, owned)), None)
+        ours = [len(group.parameters) for group in owned.groups]
+        orders = [list(owned.by_name)] if ours == [len(group["params"]) for group in groups] else []
+    indices = [i for group in groups for i in group["params"]]
+    names = next((order for order in orders if _fits(raw["state"], indices, order, owned.by_name)), None)
     if names is None:
         raise CheckpointError(
-            f"this optimizer state is of {count} parameters, and none of the known orders of the "
-            f"{len(owned)} parameters owned here fits it in number and shapes"
+            f"this optimizer state ({len(indices)} parameters, groups: {len(groups)}) does not fit the "
+            f"{len(owned.by_name)} parameters owned here in number, shapes or groups. Save it from an "
+            "optimizer that was given model.named_parameters(), and the names decide"
         )
-    by_index = dict(zip((i for group in groups for i in group["params"]), names, strict=True))
+    by_index = dict(zip(indices, names, strict=True))
     named = [{**group, "params": [by_index[i] for i in group["params"]]} for group in groups]
     return {"state": {by_index[i]: state for i, state in raw["state"].items()}, "groups": named}
 
 
-def _shapes_fit(raw: Mapping[str, Any], names: Sequence[str], owned: Mapping[str, nn.Parameter]) -> bool:
-    """Whether every state tensor that has more than one element has its parameter's shape."""
-    indices = [i for group in raw["param_groups"] for i in group["params"]]
-    return all(
+def _fits(
+    state: Mapping[int, Mapping[str, Any]],
+    indices: Sequence[int],
+    names: Sequence[str],
+    owned: Mapping[str, nn.Parameter],
+) -> bool:
+    """Whether number and shapes are right; state tensors of one element have no shape to check."""
+    return len(indices) == len(names) and all(
         name in owned and value.shape == owned[name].shape
         for i, name in zip(indices, names, strict=True)
-        for value in raw["state"].get(i, {}).values()
+        for value in state.get(i, {}).values()
         if isinstance(value, Tensor) and value.numel() > 1
     )

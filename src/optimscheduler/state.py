@@ -14,16 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.optimizer_state import load_optimizer, named_from_torch, optimizer_by_name
-from optimscheduler.precision import LossScale
+from optimscheduler.precision import LossScale, Precision
 from optimscheduler.step import Member
 
 __all__ = [
-    "VERSION",
     "check_fits",
+    "check_whole",
     "config_differences",
     "differences",
     "load_state",
@@ -33,13 +34,24 @@ __all__ = [
 ]
 
 VERSION: Final = 1
+_KEYS = ("config", "parameters", "optimizer", "scaler", "clock", "ledger", "guard", "feedback", "window")
 _SPEED = ("foreach", "fused", "capturable", "differentiable")  # settings that change no result
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
 
-def state_of(m: Member, config: Mapping[str, Any], scaler: LossScale | None) -> State:
-    """Everything that a resumed run needs, the model's weights aside; tensors are references."""
+def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> State:
+    """Everything that a resumed run needs, the model's weights aside; tensors are references.
+
+    Args:
+        m: the member.
+        config: the constructor's arguments as plain values.
+        precision: of the line; gradients of an open window are scaled by it.
+    """
+    scaler = precision.scaler(m.loss)
+    pending = (
+        {"gradients": m.gradients.by_name(), "scale": float(precision.scale(m.loss))} if m.window else {}
+    )
     return {
         "version": VERSION,
         "config": dict(config),
@@ -50,8 +62,20 @@ def state_of(m: Member, config: Mapping[str, Any], scaler: LossScale | None) -> 
         "ledger": m.ledger.state_dict(),
         "guard": m.guard.state_dict(),
         "feedback": m.feedback,
-        "window": m.window.state_dict() | {"gradients": m.gradients.by_name() if m.window else {}},
+        "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
     }
+
+
+def check_whole(state: Mapping[str, Any]) -> None:
+    """Check that a saved state is one that this package reads.
+
+    Raises:
+        CheckpointError: its version is another, or a part is missing.
+    """
+    if state["version"] != VERSION:
+        raise CheckpointError(f"this state has version {state['version']!r}; this package reads {VERSION}")
+    if missing := [key for key in _KEYS if key not in state]:
+        raise CheckpointError(f"this state is damaged: it has no {', '.join(missing)}")
 
 
 def check_fits(m: Member, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -69,8 +93,11 @@ def check_fits(m: Member, config: Mapping[str, Any], state: Mapping[str, Any]) -
         raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong))
 
 
-def load_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any], *, settings: bool) -> None:
+def load_state(
+    m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
+) -> None:
     """Go on from a saved state that fits; `settings` takes the groups' lr, betas, ... from it too."""
+    scaler = precision.scaler(m.loss)
     load_optimizer(m.optimizer, list(m.owned.by_name), state["optimizer"], settings=settings)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
@@ -79,11 +106,26 @@ def load_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any], *,
     m.guard.load_state_dict(state["guard"])
     m.window.load_state_dict(state["window"])
     m.gradients.restore(state["window"]["gradients"])
-    if m.feedback is not None and state["feedback"] is not None:
+    _rescale(m, precision, state["window"]["scale"])
+    if settings and sum(state["ledger"].values()):
+        m.values.loaded()
+    if state["config"]["schedule"] == config["schedule"]:
         m.feedback = state["feedback"]
 
 
-def load_torch_state(m: Member, model: nn.Module, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
+def _rescale(m: Member, precision: Precision, saved: float) -> None:
+    """Bring pending gradients that were made under another loss scale to the present one."""
+    blocks, scaler = m.gradients.blocks(), precision.scaler(m.loss)
+    if not blocks:
+        return
+    if scaler is not None and not scaler.reference_weight:
+        scaler.reference_weight = float(max(m.window.weights))
+    factor = float(precision.scale(m.loss)) / saved
+    if factor != 1.0:
+        torch._foreach_mul_(blocks, factor)
+
+
+def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
     """Load the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
 
     Raises:
@@ -92,7 +134,7 @@ def load_torch_state(m: Member, model: nn.Module, scaler: LossScale | None, stat
     raw = state.get("optimizer", state)
     if not isinstance(raw, Mapping) or not {"state", "param_groups"} <= set(raw):
         raise CheckpointError(f"this is no optimizer state: its keys are {sorted(map(str, state))}")
-    named = named_from_torch(raw, m.owned.by_name, model)
+    named = named_from_torch(raw, m.owned)
     load_optimizer(m.optimizer, list(m.owned.by_name), named, settings=False)
     if scaler is not None and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])

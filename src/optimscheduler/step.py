@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler.apply import Kernel
+from optimscheduler.checks import whole
 from optimscheduler.clip import Clip, total_norm
 from optimscheduler.clock import Beat, Clock
 from optimscheduler.errors import ConfigError
@@ -123,6 +124,8 @@ class BatchStep:
         logger: logging.Logger = _log,
     ) -> dict[str, StepReport]:
         """One batch: its backwards, then an update for every member whose window it completes."""
+        if epoch is not None:
+            whole("epoch_num", epoch, least=1, unit="epochs")
         beats = self._take(step_num)
         self._backward(beats, losses, weight, timer)
         for name, beat in beats.items():
@@ -212,8 +215,10 @@ class BatchStep:
 
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
         real_step, total = m.clock.real_step, m.window.total
+        if isinstance(total, float) and total == 0:
+            return _report(m, completes=True)
         _say_missing(m, logger)
-        if not m.gradients.blocks() or (isinstance(total, float) and total == 0):
+        if not m.gradients.blocks():
             return _report(m, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(total) * scale)

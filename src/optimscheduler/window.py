@@ -62,6 +62,12 @@ class Window:
         return sum(self.weights)
 
     @property
+    def counting(self) -> list[tuple[int, Tensor]]:
+        """Number and loss of the batches whose weight is more than 0."""
+        entries = zip(self.batches, self.losses, self.weights, strict=True)
+        return [(batch, loss) for batch, loss, weight in entries if _counts(weight)]
+
+    @property
     def loss(self) -> Tensor | None:
         """The weighted mean of the losses; None where no batch counts."""
         counting = [(loss, w) for loss, w in zip(self.losses, self.weights, strict=True) if _counts(w)]

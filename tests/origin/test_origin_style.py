@@ -41,7 +41,12 @@ class EpochStairs(OptimScheduler):
         assert self.model is not None
         assert isinstance(self.optimizer, torch.optim.Optimizer)
         assert self.scaler is None
-        assert (self.distributed, self.accum_grad, self.grad_clip, self.grad_norm_type) == (False, 3, 0.5, 2.0)
+        assert (self.distributed, self.accum_grad, self.grad_clip, self.grad_norm_type) == (
+            False,
+            3,
+            0.5,
+            2.0,
+        )
         assert (self.ft_factor, self.optim_loss, self.step_per_update) == (0.5, "main_loss", 1)
         assert self.updated_modules is None
         self.steps = steps
@@ -57,7 +62,9 @@ def a_model() -> nn.Module:
 
 def some_batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(4)
-    return [(torch.randn(4, 5, generator=generator), torch.randn(4, 3, generator=generator)) for _ in range(count)]
+    return [
+        (torch.randn(4, 5, generator=generator), torch.randn(4, 3, generator=generator)) for _ in range(count)
+    ]
 
 
 def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -103,7 +110,9 @@ CONF: dict[str, Any] = {"optim_type": "Adam", "optim_conf": {"lr": 2e-2, "fused"
     ("build", "lr"),
     [
         (
-            lambda model: HalfCosine(model=model, accum_grad=3, grad_clip=0.5, total_steps=10, floor=1e-3, **CONF),
+            lambda model: HalfCosine(
+                model=model, accum_grad=3, grad_clip=0.5, total_steps=10, floor=1e-3, **CONF
+            ),
             lambda s: 1e-3 + (2e-2 - 1e-3) * (1 + math.cos(math.pi * min(s / 10, 1.0))) / 2,
         ),
         (
@@ -123,7 +132,9 @@ CONF: dict[str, Any] = {"optim_type": "Adam", "optim_conf": {"lr": 2e-2, "fused"
             lambda s: 2e-2 * 4**0.5 * min(s**-0.5, s * 4**-1.5),
         ),
         (
-            lambda model: NoamLr(model=model, accum_grad=3, grad_clip=0.5, d_model=64, warmup_steps=4, **CONF),
+            lambda model: NoamLr(
+                model=model, accum_grad=3, grad_clip=0.5, d_model=64, warmup_steps=4, **CONF
+            ),
             lambda s: 64**-0.5 * min(s**-0.5, s * 4**-1.5),
         ),
         (

@@ -1,0 +1,70 @@
+"""Gradients as torch leaves them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from optimscheduler.gradients import Loose
+
+
+def three() -> dict[str, nn.Parameter]:
+    """One with a gradient, one without, one frozen."""
+    parameters = {name: nn.Parameter(torch.zeros(2)) for name in ("has", "lacks", "frozen")}
+    parameters["has"].grad = torch.tensor([3.0, 4.0])
+    parameters["frozen"].requires_grad_(False)
+    return parameters
+
+
+def test_the_leaves_are_the_parameters_in_order() -> None:
+    parameters = three()
+    leaves = Loose(parameters).leaves
+    assert len(leaves) == 3
+    assert all(leaf is p for leaf, p in zip(leaves, parameters.values(), strict=True))
+
+
+def test_blocks_are_the_gradients_themselves() -> None:
+    parameters = three()
+    (block,) = Loose(parameters).blocks()
+    block.mul_(2)
+    assert parameters["has"].grad is not None
+    assert parameters["has"].grad.tolist() == [6.0, 8.0]
+
+
+def test_a_sparse_gradient_is_its_values_without_duplicates() -> None:
+    parameter = nn.Parameter(torch.zeros(4, 1))
+    parameter.grad = torch.sparse_coo_tensor(
+        [[1, 1, 3]], [[1.0], [2.0], [5.0]], (4, 1), check_invariants=True
+    )
+    gradients = Loose({"rows": parameter})
+    (block,) = gradients.blocks()
+    assert block.tolist() == [[3.0], [5.0]]  # row 1 twice: 1 + 2
+    block.mul_(2)
+    assert gradients.by_name()["rows"].to_dense().flatten().tolist() == [0.0, 6.0, 0.0, 10.0]
+
+
+def test_R09_missing_names_the_trainable_ones_without_a_gradient() -> None:
+    assert Loose(three()).missing() == ["lacks"]
+
+
+def test_by_name_has_those_with_a_gradient() -> None:
+    parameters = three()
+    assert {name: g is parameters[name].grad for name, g in Loose(parameters).by_name().items()} == {
+        "has": True
+    }
+
+
+def test_R34_restore_copies_what_was_saved_and_takes_away_what_was_not() -> None:
+    parameters = three()
+    saved = {"lacks": torch.tensor([1.0, 2.0])}
+    Loose(parameters).restore(saved)
+    assert parameters["has"].grad is None
+    assert parameters["lacks"].grad is not None
+    parameters["lacks"].grad.mul_(5)
+    assert saved["lacks"].tolist() == [1.0, 2.0]
+
+
+def test_clear_forgets_all() -> None:
+    parameters = three()
+    Loose(parameters).clear()
+    assert all(p.grad is None for p in parameters.values())

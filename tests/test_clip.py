@@ -1,0 +1,105 @@
+"""R19: the norm of a gradient, and the factor that clips it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from optimscheduler.clip import Clip, total_norm
+from optimscheduler.errors import ConfigError
+
+SHAPES = [(3, 4), (5,), (), (2, 1, 2)]
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, 1.5, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_R19_the_norm_is_that_of_torch(norm_type: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    blocks = [torch.randn(shape, dtype=dtype) for shape in SHAPES]
+    norm = total_norm(blocks, norm_type)
+    assert torch.equal(norm, nn.utils.get_total_norm(blocks, norm_type))
+    assert norm.dtype is dtype
+
+
+@pytest.mark.parametrize(("norm_type", "norm"), [(1, 7), (2, 5), (3, 91 ** (1 / 3)), (math.inf, 4)])
+def test_R19_the_norm_of_3_and_4(norm_type: float, norm: float) -> None:
+    # 3 + 4, sqrt(9 + 16), cbrt(27 + 64), max
+    blocks = [torch.tensor([[3.0]]), torch.tensor(-4.0)]
+    assert total_norm(blocks, norm_type).item() == pytest.approx(norm, rel=1e-6)  # float32
+
+
+def test_R19_the_norm_of_nothing_is_0() -> None:
+    assert total_norm([], 2.0).item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_R19_16_bit_gradients_are_measured_in_float32(dtype: torch.dtype) -> None:
+    blocks = [torch.full((100,), 300.0, dtype=dtype)]  # 300^2 = 90,000 is beyond float16
+    norm = total_norm(blocks, 2.0)
+    assert norm.dtype is torch.float32
+    assert norm.item() == pytest.approx(3000.0)  # sqrt(100 x 300^2)
+
+
+def test_R19_blocks_of_different_dtypes_meet_in_the_widest() -> None:
+    blocks = [
+        torch.tensor([2.0], dtype=torch.bfloat16),
+        torch.tensor([3.0], dtype=torch.float64),
+        torch.tensor([6.0]),
+    ]
+    norm = total_norm(blocks, 2.0)
+    assert norm.dtype is torch.float64
+    assert norm.item() == 7.0  # sqrt(4 + 9 + 36)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0, 1e6))
+def test_R19_the_factor_is_that_of_clip_grad_norm(max_norm: float, norm: float) -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.tensor([norm])
+    nn.utils.clip_grad_norm_([parameter], max_norm)
+    factor = Clip(max_norm=max_norm).factor(torch.tensor(norm))
+    assert factor.item() <= 1
+    assert (torch.tensor([norm]) * factor).item() == parameter.grad.item()
+
+
+def test_R19_a_norm_within_the_limit_is_left_as_it_is() -> None:
+    assert Clip(max_norm=2.0).factor(torch.tensor(1.9)).item() == 1.0
+    assert Clip(max_norm=2.0).factor(torch.tensor(4.0)).item() == pytest.approx(0.5)
+
+
+def test_R19_null_measures_without_clipping() -> None:
+    norm = torch.tensor(1e9, dtype=torch.float64)
+    factor = Clip(max_norm=None).factor(norm)
+    assert factor.item() == 1.0
+    assert factor.dtype is torch.float64
+
+
+@pytest.mark.parametrize("written", ["inf", math.inf])
+def test_inf_may_be_written_as_text(written: Any) -> None:
+    assert Clip(norm_type=written).norm_type == math.inf
+
+
+def test_whole_numbers_become_floats() -> None:
+    clip = Clip(max_norm=1, norm_type=1)
+    assert (type(clip.max_norm), type(clip.norm_type)) == (float, float)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "1", True])
+def test_a_bad_limit_is_an_error(value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Clip(max_norm=value)
+    assert str(caught.value) == f"grad_clip must be a finite number > 0, got {value!r}"
+
+
+@pytest.mark.parametrize("value", [0.5, 0, -1, math.nan, "two", None, True])
+def test_a_bad_norm_is_an_error(value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Clip(norm_type=value)
+    assert str(caught.value) == (
+        f"grad_norm_type must be a finite number >= 1, got {value!r} ('inf' is allowed too)"
+    )

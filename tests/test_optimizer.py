@@ -1,0 +1,166 @@
+"""R17: the torch optimizer that a configuration names, checked before it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import Optimizer
+
+from optimscheduler.errors import ConfigError
+from optimscheduler.group_rules import GroupRule
+from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
+from optimscheduler.parameters import own
+from tests.cases_models import a_model
+
+DRIVABLE = [
+    name
+    for name, found in vars(torch.optim).items()
+    if isinstance(found, type) and issubclass(found, Optimizer) and name not in ("Optimizer", "LBFGS")
+]
+
+
+class NoDefault(Optimizer):
+    """Somebody's own, with an lr that has no default."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Nothing."""
+
+
+class NoRate(Optimizer):
+    """Somebody's own, without an lr."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Nothing."""
+
+
+def build(optim_type: str, *, model: Any = None, **optim_conf: Any) -> Optimizer:
+    return build_optimizer(find_optimizer(optim_type), optim_conf, own(model or a_model()))
+
+
+@pytest.mark.parametrize("name", DRIVABLE)
+def test_R17_every_optimizer_of_torch_goes_by_its_name_and_by_its_path(name: str) -> None:
+    assert find_optimizer(name) is find_optimizer(f"torch.optim.{name}") is getattr(torch.optim, name)
+
+
+def test_R17_a_dotted_path_reaches_ones_own() -> None:
+    assert find_optimizer("tests.test_optimizer.NoDefault").__name__ == "NoDefault"
+
+
+@pytest.mark.parametrize(
+    ("optim_type", "message"),
+    [
+        ("Adm", r"^optim_type: there is no Optimizer 'Adm'. Did you mean 'Adam'\? Known: "),
+        ("torch.optim.Adm", r"^optim_type: module 'torch.optim' has no 'Adm'. Did you mean 'Adam'\?"),
+        ("torch.nn.Linear", r"^optim_type: 'torch.nn.Linear' is a Linear, but a Optimizer is needed here$"),
+        ("torch.nn.functional.relu", r"^optim_type: 'torch.nn.functional.relu' is a function, but a Opt"),
+        ("no.such.Thing", r"^optim_type: there is no module 'no'"),
+        ("Optimizer", r"^optim_type: there is no Optimizer 'Optimizer'\."),
+        ("torch.optim.Optimizer", r"^optim_type: Optimizer is the base class; name one of its subclasses$"),
+        ("LBFGS", r"^optim_type: LBFGS\.step needs a closure that evaluates the model several times for one"),
+        (None, r"^optim_type must be the name of a Optimizer, got None$"),
+        (
+            torch.optim.Adam,
+            r"^optim_type must be the name of a Optimizer, got <class 'torch.optim.adam.Adam'>$",
+        ),
+    ],
+)
+def test_R17_anything_else_is_refused_before_it_is_called(optim_type: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_optimizer(optim_type)
+
+
+def test_R17_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^optim_conf: Adam takes no 'beta'. Did you mean 'betas'\? Known: "
+    ):
+        build("Adam", beta=(0.9, 0.9))
+    with pytest.raises(ConfigError, match=r"^optim_conf: Adam takes no 'params'\."):
+        build("Adam", params=[])
+    with pytest.raises(ConfigError, match=r"^optim_conf: Adam takes no 0\."):
+        build_optimizer(torch.optim.Adam, {0: 1}, own(a_model()))  # type: ignore[dict-item]  # YAML may
+
+
+@pytest.mark.parametrize(
+    ("optim_type", "conf"),
+    [
+        ("Adam", {"betas": (1.5, 0.9)}),  # a ValueError of torch's
+        ("Adam", {"betas": 0.9}),  # a TypeError
+        ("Adam", {"fused": True, "foreach": True}),  # a RuntimeError
+        ("SGD", {"momentum": "much"}),
+    ],
+)
+def test_R17_what_the_optimizer_says_against_its_values_is_passed_on(
+    optim_type: str, conf: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^optim_conf: {optim_type} refuses this: "):
+        build(optim_type, **conf)
+
+
+def test_R03_the_base_is_lr_or_the_default_of_the_optimizer() -> None:
+    assert peak_lr(torch.optim.Adam, {"lr": 2e-3}) == 2e-3
+    assert peak_lr(torch.optim.Adam, {}) == 1e-3
+    assert peak_lr(torch.optim.Adam, {"lr": torch.tensor(0.5)}) == 0.5
+    assert isinstance(peak_lr(torch.optim.Adam, {"lr": 1}), float)
+
+
+@pytest.mark.parametrize("lr", [0, 0.0, -1e-3, float("nan"), float("inf"), "1e-3", True, [1.0]])
+def test_R03_a_base_that_is_no_positive_number_is_an_error(lr: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        peak_lr(torch.optim.Adam, {"lr": lr})
+    assert str(caught.value) == f"optim_conf: lr must be a finite number > 0, got {lr!r}"
+
+
+@pytest.mark.parametrize("owner", [NoDefault, NoRate])
+def test_R03_a_base_that_nobody_gives_is_an_error(owner: type[Optimizer]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        peak_lr(owner, {})
+    assert str(caught.value) == f"optim_conf: {owner.__name__} needs an lr, which is missing"
+
+
+def test_the_optimizer_is_fused_where_it_can_be_and_nothing_else_was_asked_for() -> None:
+    assert build("Adam").defaults["fused"] is True
+    assert build("SGD", model=a_model().to("meta")).defaults["fused"] is None
+    assert "fused" not in build("RMSprop").defaults
+    assert build("tests.test_optimizer.NoDefault", lr=0.1).defaults == {"lr": 0.1}
+    for asked in ({"fused": False}, {"foreach": True}, {"foreach": False}, {"capturable": False}):
+        assert not build("Adam", **asked).defaults["fused"]
+
+
+def test_the_configuration_is_left_alone() -> None:
+    conf = {"lr": torch.tensor(0.5)}
+    optimizer = build_optimizer(torch.optim.Adam, conf, own(a_model()))
+    assert set(conf) == {"lr"}
+    assert isinstance(conf["lr"], torch.Tensor)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert isinstance(optimizer.param_groups[0]["lr"], float)
+
+
+def test_R16_the_groups_come_in_order_with_their_settings() -> None:
+    model = a_model()
+    rules = [GroupRule(ndim="<2", settings={"weight_decay": 0.0, "lr": 0.5})]
+    conf = {"lr": 0.1, "weight_decay": 0.01}
+    optimizer = build_optimizer(torch.optim.AdamW, conf, own(model, rules=rules))
+    assert [(g["lr"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [
+        (0.1, 0.01, 2),  # two weight matrices
+        (0.5, 0.0, 4),  # two biases, the norm's scale and shift
+    ]
+
+
+def test_R16_a_group_may_have_every_setting_but_the_implementation() -> None:
+    assert group_keys(torch.optim.SGD) == [
+        "lr",
+        "momentum",
+        "dampening",
+        "weight_decay",
+        "nesterov",
+        "maximize",
+    ]

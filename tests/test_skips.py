@@ -1,0 +1,210 @@
+"""R04, R20 to R23, R27: what happens, and what does not, when a gradient is refused."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from optimscheduler import ConfigError, NonFiniteError, OptimScheduler
+from tests.cases_models import a_model, assert_same, batches, frozen, optim_of, take, train, weights
+
+NAN, INF, OVERFLOW = math.nan, math.inf, 1e30
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Adam fused": ("Adam", {"fused": True}),
+    "Adam plain": ("Adam", {"fused": False}),
+    "SGD momentum fused": ("SGD", {"fused": True, "momentum": 0.9}),
+    "SGD momentum plain": ("SGD", {"fused": False, "momentum": 0.9}),
+}
+DATA = batches(8)
+LINES = {
+    # 1e30 squared is beyond float32, but in float16 the gradients themselves overflow first
+    (NAN, False): "gradient norm nan; the loss itself was not finite in batches {}; not finite in 0.weight",
+    (INF, False): "gradient norm nan; the loss itself was not finite in batches {}; not finite in 0.weight",
+    (OVERFLOW, False): "gradient norm inf; every gradient is finite, but their norm overflows",
+    (OVERFLOW, "fp16"): "not finite in 0.weight",
+}
+
+
+def an_optim(optim_type: str, conf: dict[str, Any], use_amp: Any, **arguments: Any) -> OptimScheduler:
+    optim = optim_of(a_model(), optim_type, 0.01, conf=conf, use_amp=use_amp, grad_clip=0.5, **arguments)
+    if optim.scaler is not None:
+        optim.scaler.value.fill_(1024.0)  # far from both ends, so that halving it changes no bit
+    return optim
+
+
+def learnt(optim: OptimScheduler) -> Any:  # Any: a tree of tensors
+    return {"model": weights(optim.model), "optimizer": optim.state_dict()["optimizer"]}
+
+
+@pytest.mark.parametrize(("optim_type", "conf"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("use_amp", [False, "bf16", "fp16"])
+@pytest.mark.parametrize("times", [NAN, INF, OVERFLOW])
+@pytest.mark.parametrize("at", [0, 4])
+def test_R20_a_refused_window_leaves_no_trace(
+    optim_type: str,
+    conf: dict[str, Any],
+    use_amp: Any,
+    times: float,
+    at: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    optim, twin = (an_optim(optim_type, conf, use_amp, accum_grad=2) for _ in range(2))
+    train(optim, DATA[:at])
+    before = copy.deepcopy(learnt(optim))
+    take(optim, DATA[6], times)
+    assert not caplog.records, "a window is judged when it is complete"
+    report = take(optim, DATA[7])
+    assert (report.completes, report.updated, report.skipped) == (True, False, True)
+    assert report.grad_norm is not None
+    assert not math.isfinite(report.grad_norm)
+    assert_same(learnt(optim), before)
+    assert all(p.grad is None for p in optim.model.parameters())
+    line = LINES[times, use_amp if times == OVERFLOW and use_amp == "fp16" else False]
+    assert line.format(at + 1) in caplog.text
+    assert f"real step {at // 2 + 1} (batches {at + 1}, {at + 2}) of loss 'loss' skipped: " in caplog.text
+    assert optim.state_dict()["ledger"] == {"applied": at // 2, "skipped": 1, "skips_in_row": 1}
+    reports = train(optim, DATA[at:6])
+    assert [r.real_step for r in reports if r.completes] == list(range(at // 2 + 2, 5)), "the clock goes on"
+    assert optim.state_dict()["ledger"] == {"applied": 3, "skipped": 1, "skips_in_row": 0}
+    train(twin, DATA[:6])  # a run in which nothing ever happened
+    assert_same(learnt(optim), learnt(twin))
+    if optim.scaler is not None and twin.scaler is not None:
+        assert (optim.scaler.get_scale(), twin.scaler.get_scale()) == (512.0, 1024.0)
+
+
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+def test_R20_nan_is_refused_by_the_largest_absolute_value_as_well(use_amp: Any) -> None:
+    optim = an_optim("SGD", {}, use_amp, grad_norm_type="inf")
+    before = weights(optim.model)
+    assert take(optim, DATA[0], NAN).skipped
+    assert_same(weights(optim.model), before)
+
+
+def test_R27_float16_backs_off_until_it_fits_and_grows_again() -> None:
+    optim = optim_of(a_model(), "Adam", use_amp="fp16")
+    assert optim.scaler is not None
+    optim.scaler.value.fill_(2.0**20)  # too much for the very first gradients
+    optim.scaler.growth_interval = 3
+    scales, skips = [], []
+    for _ in range(16):
+        skips.append(take(optim, DATA[0]).skipped)
+        scales.append(optim.scaler.get_scale())
+    assert skips[0]
+    assert not all(skips[:8])
+    for skipped, before, after in zip(skips, [2.0**20, *scales], scales, strict=False):
+        assert after in ([before / 2] if skipped else [before, before * 2])
+    first = skips.index(False)
+    assert scales[first + 2] == 2 * scales[first], "three good ones double it"
+
+
+def test_R27_the_scale_does_not_change_while_a_window_is_open() -> None:
+    optim = an_optim("SGD", {}, "fp16", accum_grad=2)
+    assert optim.scaler is not None
+    optim.scaler.growth_interval = 1
+    scales = []
+    for _ in range(6):
+        take(optim, DATA[0])
+        scales.append(optim.scaler.get_scale())
+    assert scales == [1024, 2048, 2048, 4096, 4096, 8192]
+
+
+def test_R22_too_many_skips_in_a_row_are_an_error_and_the_weights_are_still_good() -> None:
+    optim = an_optim("Adam", {}, False, max_skips=2)
+    train(optim, DATA[:2])
+    before = copy.deepcopy(learnt(optim))
+    take(optim, DATA[2], NAN)
+    take(optim, DATA[2], NAN)
+    with pytest.raises(NonFiniteError, match=r"^3 gradients in a row were refused \(max_skips=2\)") as caught:
+        take(optim, DATA[2], NAN)
+    assert "real step 5 (batches 5) of loss 'loss' skipped" in str(caught.value)
+    assert "learning rate 0.01, loss scale 1. Try a lower learning rate" in str(caught.value)
+    assert_same(learnt(optim), before)
+    assert all(p.grad is None for p in optim.model.parameters())
+    assert take(optim, DATA[3]).updated, "who catches it may go on"
+
+
+def test_R22_the_scale_is_in_the_message() -> None:
+    optim = an_optim("Adam", {}, "fp16", max_skips=0)
+    with pytest.raises(NonFiniteError, match="loss scale 1024"):
+        take(optim, DATA[0], NAN)
+
+
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+def test_R23_a_spike_is_a_skip_like_any_other(use_amp: Any, caplog: pytest.LogCaptureFixture) -> None:
+    guard = {"z": 5, "window": 8, "warm_up": 3}
+    optim, twin = (an_optim("Adam", {}, use_amp, guard=guard) for _ in range(2))
+    train(optim, DATA[:4])
+    before, statistics = copy.deepcopy(learnt(optim)), repr(optim.state_dict()["guard"])
+    for _ in range(3):
+        report = take(optim, DATA[4], 1000.0 if use_amp is False else 20.0)
+        assert (report.updated, report.skipped) == (False, True)
+        assert report.grad_norm is not None
+        assert math.isfinite(report.grad_norm)
+    assert_same(learnt(optim), before)
+    assert repr(optim.state_dict()["guard"]) == statistics
+    assert "; a spike, the largest gradients are those of " in caplog.text
+    assert optim.state_dict()["ledger"] == {"applied": 4, "skipped": 3, "skips_in_row": 3}
+    if optim.scaler is not None:
+        assert optim.scaler.get_scale() == 1024.0, "a spike is no overflow"
+    train(optim, DATA[5:])
+    train(twin, DATA[:4] + DATA[5:])
+    assert_same(learnt(optim), learnt(twin))
+
+
+def test_R23_without_a_guard_the_spike_is_applied() -> None:
+    optim = an_optim("Adam", {}, False)
+    train(optim, DATA[:4])
+    assert take(optim, DATA[4], 1000.0).updated
+
+
+@pytest.mark.parametrize(("lr_clock", "asked"), [("window", [1, 2, 3, 4, 5]), ("applied", [1, 2, 2, 2, 3])])
+def test_R04_a_skip_advances_the_curve_or_does_not(lr_clock: str, asked: list[int]) -> None:
+    seen: list[int] = []
+
+    class Watched(OptimScheduler):
+        def update_lr(self, real_step: int, epoch_num: int) -> float:  # noqa: ARG002  # the hook's signature
+            seen.append(real_step)
+            return 0.1 / real_step
+
+    optim = Watched("SGD", {"lr": 0.1}, a_model(), use_amp=False, lr_clock=lr_clock)
+    for batch, times in zip(DATA, [1.0, NAN, NAN, 1.0, 1.0], strict=False):
+        take(optim, batch, times)
+    assert seen == asked
+    assert optim.get_lr() == 0.1 / asked[-1]
+
+
+def test_R04_the_clock_is_one_of_two() -> None:
+    with pytest.raises(ConfigError, match=r"^lr_clock: 'aplied' is not known. Did you mean 'applied'\?"):
+        optim_of(a_model(), lr_clock="aplied")
+
+
+def test_R20_a_window_of_weight_0_is_never_refused(caplog: pytest.LogCaptureFixture) -> None:
+    optim = an_optim("Adam", {}, "fp16")
+    train(optim, DATA[:1])
+    before = frozen(optim)
+    with caplog.at_level(logging.WARNING):
+        report = take(optim, DATA[1], NAN, weight=0)
+    assert (report.updated, report.skipped) == (False, False)
+    after = frozen(optim)
+    assert_same(after["model"], before["model"])
+    assert_same(after["optim"]["scaler"], before["optim"]["scaler"])
+    assert not caplog.records
+
+
+def test_R20_a_weight_on_the_device_of_0_in_all_moves_nothing() -> None:
+    # On an accelerator a weight stays where it is, so the window is carried through and not applied.
+    optim = an_optim("Adam", {}, False, accum_grad=2)
+    train(optim, DATA[:2])
+    before = copy.deepcopy(learnt(optim))
+    for p in optim.model.parameters():
+        p.grad = torch.zeros_like(p)  # Adam's momentum alone would move the weights
+    optim.member.window.add(3, torch.tensor(1.0), torch.tensor(0.0))
+    report = optim.flush()
+    assert report is not None
+    assert (report.read().updated, report.read().skipped) == (False, False)
+    assert_same(learnt(optim), before)
