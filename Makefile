@@ -6,7 +6,7 @@ OUT ?= runs/char_lm
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-long test-gpu check docs clean
+.PHONY: help train test test-fast test-long check docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,17 +15,14 @@ train: .venv/.run  ## train the character model of examples/char_lm into runs/ch
 	$(BIN)/optimscheduler train examples/char_lm/train.yaml --out $(OUT) $(ARGS)
 
 test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests, coverage
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not long" --doctest-modules src tests \
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" --doctest-modules src tests \
 		--cov --cov-branch --cov-report=term
 
 test-fast: .venv/.dev  ## the tests that take no time
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not slow and not long"
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not long"
 
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600
-
-test-gpu: .venv/.dev  ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m "gpu"
 
 check: check-static test-fast .venv/.dev  ## style, types, structure, doctests, fast tests
 	$(BIN)/python -m pytest -q --doctest-modules src

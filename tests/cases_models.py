@@ -7,21 +7,27 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from optimscheduler import OptimScheduler, StepReport
+from optimscheduler import CheckpointError, OptimScheduler, StepReport
 
 __all__ = [
     "Batch",
+    "Spy",
     "TwoParts",
     "a_model",
+    "assert_close",
     "assert_same",
     "batches",
+    "by_hand",
     "differ",
     "frozen",
     "mse",
     "optim_of",
+    "refused",
+    "spy",
     "stored",
     "take",
     "train",
@@ -132,3 +138,54 @@ def assert_same(one: Any, other: Any) -> None:  # Any: see `stored`
 def frozen(optim: OptimScheduler) -> Any:  # Any: see `stored`
     """A deep copy of everything that training would change."""
     return copy.deepcopy({"model": weights(optim.model), "optim": optim.state_dict()})
+
+
+def by_hand(
+    windows: Sequence[Sequence[Batch]], lr: float = 0.1, counts: Sequence[Sequence[float]] = ()
+) -> dict[str, Tensor]:
+    """Plain SGD by the formula: sum(n_i grad_i) / sum(n_i) over each window, n_i = 1 without `counts`."""
+    model = a_model(dtype=torch.float64)
+    for i, window in enumerate(windows):
+        n = counts[i] if counts else [1.0] * len(window)
+        for batch, count in zip(window, n, strict=True):
+            (mse(model, batch) * count).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for p in model.parameters():
+                assert p.grad is not None
+                p.sub_(lr * p.grad / sum(n))
+                p.grad = None
+    return weights(model)
+
+
+def assert_close(ours: nn.Module, theirs: dict[str, Tensor]) -> None:
+    """Equal but for the order of additions in float64, a few roundings of 1e-16 per update."""
+    for name, weight in ours.named_parameters():
+        torch.testing.assert_close(weight.detach(), theirs[name], rtol=1e-13, atol=1e-14)
+
+
+def refused(optim: OptimScheduler, state: Any, how: Any = "error") -> str:
+    """The message of a load that must change nothing."""
+    before = frozen(optim)
+    with pytest.raises(CheckpointError) as caught:
+        optim.load_state_dict(state, how)
+    assert_same(frozen(optim), before)
+    return str(caught.value)
+
+
+class Spy(OptimScheduler):
+    """Writes down how it was asked."""
+
+    def sche_init(self, answer: Any = 0.1) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Any, ...]] = []
+        self.peak = self.get_lr()
+
+    def update_lr(self, *args: Any, **kwargs: Any) -> float:
+        self.asked.append((args, kwargs))
+        answer: float = self.answer
+        return answer
+
+
+def spy(**arguments: Any) -> Spy:
+    conf = {"lr": 0.5, **arguments.pop("conf", {})}
+    return Spy("SGD", conf, a_model(), **{"use_amp": False, **arguments})

@@ -151,7 +151,6 @@ def test_R36_the_origins_order_is_that_of_updated_modules(listed: list[str]) -> 
     ],
 )
 def test_R36_what_fits_in_no_order_is_an_error(parameters: Any, count: int) -> None:
-    model = same_shapes()
     with pytest.raises(CheckpointError) as caught:
         named_from_torch(adam(parameters()).state_dict(), own(same_shapes()))
     assert str(caught.value).startswith(

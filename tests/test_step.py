@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from optimscheduler import ConfigError, LossNotFound, OptimScheduler
 from tests.cases_models import (
-    Batch,
-    TwoParts,
     a_model,
+    assert_close,
     assert_same,
     batches,
+    by_hand,
     frozen,
     mse,
     optim_of,
@@ -32,29 +27,6 @@ from tests.cases_models import (
 
 F64 = torch.float64
 DATA = batches(12, dtype=F64)
-
-
-def by_hand(
-    windows: Sequence[Sequence[Batch]], lr: float = 0.1, counts: Sequence[Sequence[float]] = ()
-) -> dict[str, Tensor]:
-    """Plain SGD by the formula: sum(n_i grad_i) / sum(n_i) over each window, n_i = 1 without `counts`."""
-    model = a_model(dtype=F64)
-    for i, window in enumerate(windows):
-        n = counts[i] if counts else [1.0] * len(window)
-        for batch, count in zip(window, n, strict=True):
-            (mse(model, batch) * count).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            for p in model.parameters():
-                assert p.grad is not None
-                p.sub_(lr * p.grad / sum(n))
-                p.grad = None
-    return weights(model)
-
-
-def assert_close(ours: nn.Module, theirs: dict[str, Tensor]) -> None:
-    """Equal but for the order of additions in float64, a few roundings of 1e-16 per update."""
-    for name, weight in ours.named_parameters():
-        torch.testing.assert_close(weight.detach(), theirs[name], rtol=1e-13, atol=1e-14)
 
 
 def an_optim(**arguments: Any) -> OptimScheduler:
@@ -145,6 +117,20 @@ def test_R02_step_must_not_contradict_forward() -> None:
     assert optim.step({"loss": loss}, step_num=4).batch == 4
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="BatchStep.forward keeps what it opened when its body raises; a later step() without forward() "
+    "takes that for its own batch",
+)
+def test_R02_a_forward_that_failed_is_forgotten() -> None:
+    optim = an_optim(accum_grad=4)
+    take(optim, DATA[0])
+    with pytest.raises(RuntimeError, match="out of memory"), optim.forward(last=True):
+        raise RuntimeError("out of memory")
+    report = optim.step({"loss": mse(optim.model, DATA[1])}, step_num=3)
+    assert (report.batch, report.completes) == (3, False)
+
+
 # ---- losses ----
 
 
@@ -193,198 +179,6 @@ def test_R02_a_refused_epoch_changes_nothing() -> None:
     with pytest.raises(ConfigError, match="epoch_num must be a whole number"):
         take(optim, DATA[1], epoch_num=0)
     assert_same(frozen(optim), before)
-
-
-# ---- weights ----
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any))
-def test_R08_any_split_equals_one_big_batch(sizes: list[int]) -> None:
-    (x, y), optim = batches(1, size=sum(sizes), dtype=F64)[0], an_optim(accum_grad=len(sizes))
-    for part in zip(torch.split(x, sizes), torch.split(y, sizes), strict=True):
-        report = take(optim, part, weight=len(part[0]))  # the mean of nothing is NaN, and weighs nothing
-    assert report.updated
-    assert report.loss == pytest.approx(mse(a_model(dtype=F64), (x, y)).item(), rel=1e-13)
-    assert_close(optim.model, by_hand([[(x, y)]]))
-
-
-def test_R08_weights_may_come_per_loss_name_and_as_tensors() -> None:
-    optim = an_optim(accum_grad=2)
-    take(optim, DATA[0], weight={"loss": torch.tensor(3), "other": 7})
-    take(optim, DATA[1], weight={"loss": torch.tensor([1.0])})
-    assert_close(optim.model, by_hand([DATA[:2]], counts=[[3.0, 1.0]]))
-
-
-def test_R08_all_weights_0_are_no_update_and_no_skip() -> None:
-    seen: list[int] = []
-
-    class Watched(OptimScheduler):
-        def update_lr(self, real_step: int, epoch_num: int) -> float:  # noqa: ARG002  # the hook's signature
-            seen.append(real_step)
-            return 0.1
-
-    model = a_model(dtype=F64)
-    optim = Watched("SGD", {"lr": 0.1}, model, accum_grad=2, use_amp=False, grad_clip=None)
-    before = weights(model)
-    for times in (1.0, float("nan")):
-        report = take(optim, DATA[0], times, weight=0)
-    assert (report.completes, report.updated, report.skipped) == (True, False, False)
-    assert (report.grad_norm, report.loss) == (None, None)
-    assert_same(weights(model), before)
-    assert optim.state_dict()["ledger"] == {"applied": 0, "skipped": 0, "skips_in_row": 0}
-    assert seen == []
-    train(optim, DATA[:2])
-    assert seen == [2], "the window was counted"
-    assert_close(model, by_hand([DATA[:2]]))
-
-
-@pytest.mark.parametrize("sizes", [[4000, 1000], [1000, 4000], [0, 5000], [5000, 0]])
-def test_R08_weights_do_not_eat_the_range_of_float16(sizes: list[int]) -> None:
-    (x, y) = batches(1, size=sum(sizes))[0]
-    optim, twin = (optim_of(a_model(), use_amp=amp, accum_grad=2) for amp in ("fp16", False))
-    assert optim.scaler is not None
-    optim.scaler.value.fill_(1024.0)  # times 4000 would be far beyond the largest float16, 65504
-    for part in zip(torch.split(x, sizes), torch.split(y, sizes), strict=True):
-        report, exact = (take(o, part, weight=len(part[0])) for o in (optim, twin))
-    assert report.updated
-    assert not report.skipped
-    assert report.grad_norm == pytest.approx(exact.grad_norm, rel=5e-3)  # float16 has 11 bits
-    assert optim.scaler.reference_weight == next(size for size in sizes if size)
-    for p, q in zip(optim.model.parameters(), twin.model.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
-
-
-# ---- isolation ----
-
-RUNS = {
-    "plain": None,
-    "non-reentrant": partial(checkpoint, use_reentrant=False),
-    "reentrant": partial(checkpoint, use_reentrant=True),
-}
-
-
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-@pytest.mark.parametrize("use_amp", [False, "fp16"])
-def test_R09_gradients_that_the_caller_left_elsewhere_are_untouched(run: Any, use_amp: Any) -> None:
-    model, whole = TwoParts(run), TwoParts()
-    for p in model.decoder.parameters():
-        p.grad = torch.full_like(p, 5.0)
-    planted, before = [p.grad for p in model.decoder.parameters()], weights(model.decoder)
-    optim = optim_of(model, updated_modules="encoder", use_amp=use_amp)
-    twin = optim_of(whole, use_amp=use_amp)
-    for o in (optim, twin):
-        if o.scaler is not None:
-            o.scaler.value.fill_(256.0)  # the default overflows with so small a model
-        with o.forward():
-            losses = o.model(torch.ones(2, 3, requires_grad=True))
-        assert o.step(losses).read().updated
-    assert all(p.grad is kept for p, kept in zip(model.decoder.parameters(), planted, strict=True))
-    assert all(torch.equal(kept, torch.full_like(kept, 5.0)) for kept in planted if kept is not None)
-    assert_same(weights(model.decoder), before)
-    assert_same(weights(model.encoder), weights(whole.encoder))
-
-
-def test_R09_parameters_without_a_gradient_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    model = nn.ModuleDict({"used": nn.Linear(4, 2), **{f"unused{i}": nn.Linear(1, 1) for i in range(3)}})
-    model["unused2"].bias.requires_grad_(False)
-    optim = optim_of(model, accum_grad=2)
-    for batch in batches(4):
-        optim.step({"loss": mse(model["used"], batch)})
-    assert caplog.messages == [
-        "loss 'loss' gives no gradient to 5 of its parameters: "
-        "unused0.weight, unused0.bias, unused1.weight, unused1.bias, unused2.weight"
-    ]
-
-
-def test_R09_a_window_of_weight_0_accuses_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    take(optim_of(a_model()), batches(1)[0], weight=0)
-    assert caplog.messages == []
-
-
-def test_R09_a_member_without_any_gradient_makes_no_update(caplog: pytest.LogCaptureFixture) -> None:
-    model = TwoParts()
-    optim = optim_of(model, updated_modules="decoder", use_amp="fp16")
-    before = frozen(optim)
-    report = optim.step({"loss": model.encoder(torch.ones(1, 3)).sum()}).read()
-    assert (report.completes, report.updated, report.skipped, report.grad_norm) == (True, False, False, None)
-    assert_same(weights(model), before["model"])
-    assert optim.scaler is not None
-    assert optim.scaler.state_dict()["_growth_tracker"] == 0  # R27: nothing was learnt about the scale
-    assert "gives no gradient to 2 of its parameters" in caplog.text
-
-
-# ---- short windows ----
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_R13_flush_and_last_give_the_same_weights(fused: bool) -> None:
-    flushed, told = (an_optim(accum_grad=3, conf={"fused": fused}) for _ in range(2))
-    for optim in (flushed, told):
-        train(optim, DATA[:4])
-    take(flushed, DATA[4])
-    report = flushed.flush()
-    with told.forward(last=True):
-        loss = mse(told.model, DATA[4])
-    last = told.step({"loss": loss})
-    assert report is not None
-    assert report.read() == last.read()
-    assert (last.completes, last.batches, last.real_step) == (True, 2, 2)
-    for optim in (flushed, told):
-        assert [r.real_step for r in train(optim, DATA[5:9])] == [3, 3, 3, 4]
-    assert_same(weights(flushed.model), weights(told.model))
-    assert_close(told.model, by_hand([DATA[:3], DATA[3:5], DATA[5:8]]))
-
-
-@pytest.mark.parametrize("done", [0, 2])
-def test_R13_with_nothing_pending_flush_does_nothing(done: int) -> None:
-    optim = an_optim(accum_grad=2)
-    train(optim, DATA[:done])
-    before = frozen(optim)
-    assert optim.flush() is None
-    assert_same(frozen(optim), before)
-
-
-class Broken(torch.autograd.Function):
-    """A backward that fails when some gradients are there already."""
-
-    @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, _gradient: Tensor) -> Tensor:
-        raise RuntimeError("out of luck")
-
-
-def test_R13_a_failing_backward_drops_the_window_and_training_goes_on_right() -> None:
-    optim = an_optim(accum_grad=3)
-    take(optim, DATA[0])
-    before = weights(optim.model)
-    model = optim.model
-    assert isinstance(model, nn.Sequential)
-    first, rest = model[0], model[1:]
-    with pytest.raises(RuntimeError, match="out of luck"):
-        out = rest(Broken.apply(first(DATA[1][0])))  # type: ignore[no-untyped-call]
-        optim.step({"loss": (out - DATA[1][1]).square().mean()})
-    assert all(p.grad is None for p in optim.model.parameters())
-    assert_same(weights(optim.model), before)
-    reports = train(optim, DATA[2:4])  # as batches 2 and 3, which end the window
-    assert [(r.batch, r.batches, r.updated) for r in reports] == [(2, 1, False), (3, 2, True)]
-    train(optim, DATA[4:7])
-    assert_close(optim.model, by_hand([DATA[2:4], DATA[4:7]]))
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_R12_an_update_between_a_forward_and_its_backward_fails_loudly(fused: bool) -> None:
-    optim = an_optim(accum_grad=2, conf={"fused": fused})
-    take(optim, DATA[0])
-    loss = mse(optim.model, DATA[1])
-    optim.flush()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        optim.step({"loss": loss})
-    assert all(p.grad is None for p in optim.model.parameters())
-    train(optim, DATA[2:4])
-    assert_close(optim.model, by_hand([DATA[:1], DATA[2:4]]))
 
 
 # ---- what is told to others ----

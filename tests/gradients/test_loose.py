@@ -34,7 +34,7 @@ def test_blocks_are_the_gradients_themselves() -> None:
 def test_a_sparse_gradient_is_its_values_without_duplicates() -> None:
     parameter = nn.Parameter(torch.zeros(4, 1))
     parameter.grad = torch.sparse_coo_tensor(
-        [[1, 1, 3]], [[1.0], [2.0], [5.0]], (4, 1), check_invariants=True
+        torch.tensor([[1, 1, 3]]), [[1.0], [2.0], [5.0]], (4, 1), check_invariants=True
     )
     gradients = Loose({"rows": parameter})
     (block,) = gradients.blocks()

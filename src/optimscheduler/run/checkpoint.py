@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-import random
 import re
-import sys
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from optimscheduler.errors import CheckpointError
 
-__all__ = ["Checkpoints", "load_random_state", "random_state"]
+__all__ = ["VERSION", "Checkpoints"]
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
-_NAME = re.compile(r"batch-(\d{8})\.pt")
+VERSION: Final = 1
+"""Of the format; a checkpoint of another one is refused."""
+
+_NAME: Final = re.compile(r"batch-(\d{8,})\.pt")
+_KEYS: Final = {"version", "config", "model", "optim_sches", "progress", "random", "lengths"}
 
 
 class Checkpoints:
@@ -34,10 +37,17 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Oldest first."""
-        return sorted(p for p in self.folder.glob("batch-*.pt") if _NAME.fullmatch(p.name))
+        found = [
+            (int(name[1]), p) for p in self.folder.glob("batch-*.pt") if (name := _NAME.fullmatch(p.name))
+        ]
+        return [path for _, path in sorted(found)]
 
     def save(self, batch: int, state: Mapping[str, Any]) -> Path:
-        """Write one, then remove those that are too many.
+        """Write one, then remove those that are too many, and what a killed process left half written.
+
+        Args:
+            batch: the last batch that is in it.
+            state: a plain nested dict with the keys of a run's checkpoint; the version is added.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -47,14 +57,14 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as file:
-                torch.save(dict(state), file)
+                torch.save({"version": VERSION, **state}, file)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
             _sync(self.folder)
-            for old in self.all()[: -self._keep]:
+            for old in [*self.all()[: -self._keep], *self.folder.glob("batch-*.tmp")]:
                 old.unlink()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             raise CheckpointError(f"{path} cannot be written: {error}") from error
         return path
 
@@ -66,39 +76,22 @@ class Checkpoints:
         """
         try:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "version" not in state:
+            if not isinstance(state, dict) or not set(state) >= _KEYS:
                 raise ValueError("it is no checkpoint of a run")
         except Exception as error:  # a damaged archive fails in many ways
-            before = [p for p in self.all() if p < path]
+            all_of_them = self.all()
+            before = all_of_them[: all_of_them.index(path)]
             then = f"goes on from {before[-1].name}" if before else "starts over"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
                 f"{path} cannot be read, it is damaged: {reason:.120}. "
-                f"Remove it, and --resume {then}: rm {path}"
+                f"Remove it, and --resume {then}: rm {shlex.quote(str(path))}"
             ) from None
+        if state["version"] != VERSION:
+            raise CheckpointError(
+                f"{path} has version {state['version']!r}; this package reads version {VERSION}"
+            )
         return state
-
-
-def random_state(device: torch.device) -> State:
-    """The state of the random number generators that models and data sets use."""
-    state: State = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if "numpy" in sys.modules:
-        name, keys, *rest = sys.modules["numpy"].random.get_state()
-        state["numpy"] = [name, keys.tolist(), *rest]
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def load_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put them back."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    torch.set_rng_state(state["torch"])
-    if "numpy" in state and "numpy" in sys.modules:
-        sys.modules["numpy"].random.set_state(tuple(state["numpy"]))
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _sync(folder: Path) -> None:

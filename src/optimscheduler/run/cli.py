@@ -5,28 +5,31 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console as Screen
-from rich.logging import RichHandler
+from rich.markup import escape
 
 from optimscheduler import __version__
 from optimscheduler.errors import OptimSchedulerError
-from optimscheduler.precision import precision_for
 from optimscheduler.run.config import RunConfig, read_config
+from optimscheduler.run.data import open_data
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
-from optimscheduler.run.runner import choose_device, train_batches, valid_batches
+from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
 from optimscheduler.run.yaml_file import read_file
 
 __all__ = ["app"]
+
+_WIDTH = 160  # characters of a line in a pipe or a file, where nothing else says it
 
 app = typer.Typer(
     help="Train PyTorch models from one YAML file.",
@@ -84,10 +87,9 @@ def explain(config: Config, overrides: Overrides = None) -> None:
 
     def run(screen: Screen) -> int:
         settings = _read(config, overrides or [])
-        batches = len(train_batches(settings))
-        valid_batches(settings)
-        show_config(screen, settings, str(precision_for(settings.use_amp, choose_device(settings.device))))
-        show_plan(screen, make_plan(settings, batches), curve=True)
+        data = open_data(settings)
+        show_config(screen, settings, data)
+        show_plan(screen, make_plan(settings, data.batches), curve=True)
         return 0
 
     _carry_out(config, run)
@@ -103,7 +105,7 @@ def plot(
 
     def run(screen: Screen) -> int:
         settings = _read(config, overrides or [])
-        plan = make_plan(settings, len(train_batches(settings)))
+        plan = make_plan(settings, open_data(settings).batches)
         path = plot_lr({name: member.curve for name, member in plan.members.items()}, out)
         screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
         return 0
@@ -133,15 +135,47 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     the file can be named in it.
     """
     sys.path.append(str(config.resolve().parent))
-    screen = Screen()
-    handler = RichHandler(console=screen, show_path=False, show_time=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    screen = Screen() if sys.stdout.isatty() else Screen(width=_WIDTH)
     try:
-        code = command(screen)
+        with _spoken(screen):
+            code = command(screen)
     except OptimSchedulerError as error:
         typer.echo(f"error: {error}", err=True)
         code = 2
+    except KeyboardInterrupt:
+        typer.echo("stopped at once, by Ctrl-C; --resume goes on from the last checkpoint", err=True)
+        code = INTERRUPTED
     raise typer.Exit(code)
+
+
+class _OnScreen(logging.Handler):
+    """Shows what the package logs, a live line notwithstanding."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.INFO)
+        self._screen = screen
+        self._notes: set[str] = set()  # what is no warning is said once
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "note" if record.levelno < logging.WARNING else record.levelname.lower()
+        text = f"{kind:<10} {record.getMessage()}"
+        if text not in self._notes:
+            self._screen.print(escape(text), highlight=False, soft_wrap=True)
+        if kind == "note":
+            self._notes.add(text)
+
+
+@contextmanager
+def _spoken(screen: Screen) -> Iterator[None]:
+    logger, handler = logging.getLogger("optimscheduler"), _OnScreen(screen)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _read(config: Path, overrides: list[str]) -> RunConfig:

@@ -94,7 +94,7 @@ class DataConfig(_Section):
         valid: another one, for validation at each epoch's end; None goes without.
         batch_size: items per batch, >= 1.
         valid_batch_size: None is `batch_size`.
-        num_workers: processes that load data, >= 0.
+        num_workers: processes that load data, >= 0; changes no result.
     """
 
     train: ClassConfig = Field(description="a mapping with 'type' and 'conf'")
@@ -160,8 +160,10 @@ class RunConfig(_Section):
         return {key: getattr(self, key) for key in keys}
 
 
-FREE: Final = ("num_epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "tensorboard")
-"""What may differ from the checkpoint's when a run is resumed."""
+FREE: Final[frozenset[str]] = frozenset(
+    ["num_epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "tensorboard", "num_workers"]
+)
+"""What may differ from the checkpoint's when a run is resumed: settings at the top and in `data_cfg`."""
 
 
 def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
@@ -183,9 +185,11 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
 
 def without_free(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as plain values, less what may differ when a run is resumed."""
-    return {key: value for key, value in values.items() if key not in FREE}
+    data_cfg = {key: value for key, value in values["data_cfg"].items() if key not in FREE}
+    return {key: value for key, value in values.items() if key not in FREE} | {"data_cfg": data_cfg}
 
 
 def with_free_of(values: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as plain values, with what may differ taken from another."""
-    return {**values, **{key: other[key] for key in FREE}}
+    data_cfg = {**values["data_cfg"], **{k: v for k, v in other["data_cfg"].items() if k in FREE}}
+    return {**values, **{k: v for k, v in other.items() if k in FREE}, "data_cfg": data_cfg}

@@ -41,10 +41,10 @@ def _mistake(path: list[str], schema: Section, values: Values) -> tuple[str, str
     """
     place, section, given = [], schema, values
     for depth, name in enumerate(path):
-        field = section.model_fields.get(name)
         place.append(name)
-        if field is None:
+        if name not in section.model_fields:
             return ".".join(place), _unknown(place, section, schema)
+        field = section.model_fields[name]
         if name not in given:
             return ".".join(place), f"{'.'.join(place)} is missing; give {field.description}"
         inner, given = _section_in(field), given[name]

@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from optimscheduler.errors import ConfigError
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.parts import build_dataset
 from optimscheduler.run.randomness import derived_seed, host_seeded, seed_everything
 
-__all__ = ["RunData", "TaggedBatch", "batch_indices", "moved", "open_data"]
+__all__ = ["RunData", "batch_indices", "moved", "open_data"]
 
 Batch = Any  # whatever the data set's items collate to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaggedBatch:
+class _Wanted:
     """What to load: the numbers of the items, and the seed for whatever is random in them."""
 
     indices: tuple[int, ...]
@@ -41,7 +40,7 @@ class _Batches(Dataset[Batch]):
     def __init__(self, items: Dataset[Any]) -> None:
         self._items = items
 
-    def __getitem__(self, wanted: TaggedBatch) -> Batch:
+    def __getitem__(self, wanted: _Wanted) -> Batch:
         with host_seeded(wanted.seed):
             return default_collate(self._taken(wanted.indices))
 
@@ -97,40 +96,38 @@ class RunData:
 
     @property
     def batches(self) -> int:
-        """Batches that are run in an epoch; `partial_window: drop` leaves the last few out."""
-        full = math.ceil(self.items / self.config.data_cfg.batch_size)
-        return full - (full % self.config.accum_grad if self.config.partial_window == "drop" else 0)
+        """Batches that an epoch's items make."""
+        return math.ceil(self.items / self.config.data_cfg.batch_size)
 
-    def training(self, epoch: int, done: int, device: torch.device) -> Iterator[Batch]:
+    def training(self, epoch: int, device: torch.device, *, first: int, end: int) -> Iterator[Batch]:
         """The batches of an epoch that are still to be run.
 
         Args:
             epoch: from 1.
-            done: batches of this epoch that were run already.
             device: where they are wanted.
+            first: the first one, from 0.
+            end: the one that is not run any more.
         """
         seed = self.config.seed
         indices = batch_indices(self.items, self.config.data_cfg.batch_size, seed, epoch)
         wanted = [
-            TaggedBatch(indices=chosen, seed=derived_seed(seed, "items", epoch, place))
-            for place, chosen in enumerate(indices[: self.batches])
+            _Wanted(indices=chosen, seed=derived_seed(seed, "items", epoch, place))
+            for place, chosen in enumerate(indices)
         ]
-        return self._loaded(self.train, wanted[done:], device)
+        return self._loaded(self.train, wanted[first:end], device)
 
     def validation(self, device: torch.device) -> Iterator[tuple[int, Batch]]:
         """The number of items in, and the contents of, every validation batch; the same each time."""
         cfg = self.config.data_cfg
         cut = _cut(range(self.valid_items), cfg.valid_batch_size or cfg.batch_size)
         wanted = [
-            TaggedBatch(indices=chosen, seed=derived_seed(self.config.seed, "validation", place))
+            _Wanted(indices=chosen, seed=derived_seed(self.config.seed, "validation", place))
             for place, chosen in enumerate(cut)
         ]
         if self.valid is not None:
             yield from zip(map(len, cut), self._loaded(self.valid, wanted, device), strict=True)
 
-    def _loaded(
-        self, items: Dataset[Any], wanted: list[TaggedBatch], device: torch.device
-    ) -> Iterator[Batch]:
+    def _loaded(self, items: Dataset[Any], wanted: list[_Wanted], device: torch.device) -> Iterator[Batch]:
         loader = DataLoader(
             _Batches(items),
             batch_size=None,
@@ -138,7 +135,9 @@ class RunData:
             num_workers=self.config.data_cfg.num_workers,
             worker_init_fn=_ignore_interrupts,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator().manual_seed(self.config.seed),  # else it would draw from the global one
+            generator=torch.Generator().manual_seed(
+                self.config.seed
+            ),  # else it would draw from the global one
         )
         return (moved(batch, device) for batch in loader)
 
@@ -147,20 +146,13 @@ def open_data(config: RunConfig) -> RunData:
     """Build the data sets.
 
     Raises:
-        ConfigError: there is no such class, a set is empty, or an epoch has no whole window to train on.
+        ConfigError: there is no such class, or a set is empty.
     """
     seed_everything(config.seed)
     train = build_dataset(config.data_cfg.train, "data_cfg.train")
-    valid = config.data_cfg.valid
-    data = RunData(
-        config=config, train=train, valid=None if valid is None else build_dataset(valid, "data_cfg.valid")
-    )
-    if not data.batches:
-        raise ConfigError(
-            f"partial_window: 'drop' leaves nothing to train on: an epoch has fewer batches than "
-            f"accum_grad ({config.accum_grad}); write apply or carry, or a smaller batch_size"
-        )
-    return data
+    held_out = config.data_cfg.valid
+    valid = None if held_out is None else build_dataset(held_out, "data_cfg.valid")
+    return RunData(config=config, train=train, valid=valid)
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

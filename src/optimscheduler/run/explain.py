@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 from rich.table import Table
 
+from optimscheduler.precision import precision_for
 from optimscheduler.run.config import RunConfig
+from optimscheduler.run.data import RunData
+from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import MemberPlan, Plan, Row
 
 __all__ = ["show_config", "show_plan", "text_curve"]
@@ -16,18 +21,23 @@ __all__ = ["show_config", "show_plan", "text_curve"]
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def show_config(screen: Screen, config: RunConfig, precision: str) -> None:
-    """The configuration in short."""
-    train, data = config.train_cfg, config.data_cfg
+def show_config(screen: Screen, config: RunConfig, data: RunData) -> None:
+    """The configuration in short.
+
+    Raises:
+        ConfigError: the device is not here.
+    """
+    train = config.train_cfg
     model = ", ".join(f"{key}={value}" for key, value in train.model.conf.items())
     clip = "no clipping" if config.grad_clip is None else f"clip {config.grad_clip:g}"
+    device = device_named(config.device)
+    threads = f", {_count(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
+    held_out = f", {data.valid_items:,} held out" if data.valid_items else ", none held out"
     _line(screen, f"model      {train.model.type}({model})")
-    _line(screen, f"data       {data.train.type}, {data.batch_size} per batch")
-    _line(
-        screen,
-        f"training   {config.num_epochs} epochs, accum_grad {config.accum_grad}, {clip}, seed {config.seed}",
-    )
-    _line(screen, f"precision  {precision}")
+    _line(screen, f"data       {data.items:,} items, {config.data_cfg.batch_size} per batch{held_out}")
+    epochs = _count(config.num_epochs, "epoch")
+    _line(screen, f"training   {epochs}, accum_grad {config.accum_grad}, {clip}, seed {config.seed}")
+    _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
 
 
 def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
@@ -35,15 +45,18 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
     h = plan.horizon
     for name, member in plan.members.items():
         _line(screen, f"{name:<10} {member.described}")
+    screen.print()
     screen.print(_table(plan.rows))
+    screen.print()
     carried = ", windows carried over" if h.carry else ""
     _line(
         screen,
-        f"plan       {h.epochs} epochs x {h.batches} batches / {h.accum_grad} = {h.windows} windows{carried}",
+        f"plan       {_count(h.epochs, 'epoch')} x {h.batches:,} batches / accum_grad {h.accum_grad} = "
+        f"{_count(h.windows, 'window')}{carried}",
     )
     for name, member in plan.members.items():
         if member.curve:
-            _line(screen, f"{name:<10} {member.updates} updates, lr {_milestones(member)}")
+            _line(screen, f"{name:<10} {_count(member.updates, 'update')}, lr {_milestones(member)}")
             if curve:
                 for line in text_curve(member.curve):
                     _line(screen, "           " + line)
@@ -58,7 +71,8 @@ def text_curve(points: Sequence[tuple[int, float]], width: int = 60, height: int
     [' ▄█ 1', '1  3']
     """
     width = min(width, len(points))
-    columns = [points[i * (len(points) - 1) // max(width - 1, 1)][1] for i in range(width)]
+    edges = [i * len(points) // width for i in range(width + 1)]
+    columns = [max(lr for _, lr in points[a:b]) for a, b in pairwise(edges)]
     top = max(columns) or 1.0
     eighths = [round(value / top * height * 8) for value in columns]
     rows = ["".join(_BLOCKS[min(max(e - 8 * row, 0), 8)] for e in eighths) for row in reversed(range(height))]
@@ -77,7 +91,7 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("owner", "group"):
         table.add_column(heading, overflow="fold")
-    for heading in ("tensors", "parameters", "lr", "weight decay"):
+    for heading in ("tensors", "parameters", "base lr", "weight decay"):
         table.add_column(heading, justify="right")
     for row in rows:
         lr = "" if row.lr is None else f"{row.lr:g}"
@@ -86,6 +100,10 @@ def _table(rows: Sequence[Row]) -> Table:
             escape(row.owner), escape(row.group), str(row.tensors), f"{row.parameters:,}", lr, decay
         )
     return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _line(screen: Screen, text: str) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import without_free
-from optimscheduler.run.monitor.jsonl import METRICS
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
-__all__ = ["check_same_configuration", "find_run", "make_folder"]
+__all__ = ["CONFIG", "check_same_configuration", "find_run", "make_folder"]
+
+CONFIG: Final = "config.yaml"
+"""The resolved configuration, in the run folder."""
 
 
 def find_run(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> Path | None:
@@ -23,14 +25,22 @@ def find_run(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> Path | 
         ConfigError: there is a run, and `resume` was not said.
     """
     saved = checkpoints.all()
-    metrics = folder / METRICS
-    if (saved or (metrics.is_file() and metrics.stat().st_size > 0)) and not resume:
+    if not resume and (saved or _holds_something(folder)):
         raise ConfigError(
-            f"{folder} holds a run already. Type one of these in addition:\n"
+            f"{folder} holds {'a run' if saved else 'files'} already. Type one of these in addition:\n"
             "  --resume            to go on with it\n"
             "  --out ANOTHER_DIR   to leave it alone and start anew"
         )
     return saved[-1] if saved else None
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more than what a run leaves that failed before its first window."""
+    try:
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ConfigError(f"the run folder {folder} cannot be read: {error.strerror}") from None
+    return any(path.is_dir() or (path.name != CONFIG and path.stat().st_size > 0) for path in inside)
 
 
 def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
@@ -41,7 +51,7 @@ def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(write_text(dict(config)), encoding="utf-8")
+        (folder / CONFIG).write_text(write_text(dict(config)), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written: {error.strerror or error}. Choose another with --out"

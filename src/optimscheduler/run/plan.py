@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from optimscheduler.build import build_optim_sches
-from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import class_at, construct
+from optimscheduler.errors import ConfigError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.parameters import canonical
-from optimscheduler.run.config import ClassConfig, RunConfig
+from optimscheduler.run.config import RunConfig
+from optimscheduler.run.parts import build_model
+from optimscheduler.schedules import FeedbackSchedule
 
-__all__ = ["Horizon", "MemberPlan", "Plan", "Row", "build_members", "build_model", "make_plan"]
+__all__ = ["Horizon", "MemberPlan", "Plan", "Row", "build_members", "make_plan"]
 
 _POINTS = 2000  # a longer curve is sampled
 
@@ -30,12 +32,14 @@ class Horizon:
         batches: per epoch, those that are run.
         accum_grad: batches per window.
         carry: windows go on from one epoch into the next.
+        dropped: batches of an epoch that are not run.
     """
 
     epochs: int
     batches: int
     accum_grad: int
     carry: bool
+    dropped: int = 0
 
     @classmethod
     def of(cls, config: RunConfig, batches: int) -> Horizon:
@@ -44,18 +48,18 @@ class Horizon:
         Raises:
             ConfigError: `drop` leaves nothing.
         """
-        if config.partial_window == "drop":
-            batches -= batches % config.accum_grad
-            if not batches:
-                raise ConfigError(
-                    "partial_window: drop leaves no batch, because an epoch has fewer "
-                    f"than accum_grad={config.accum_grad}"
-                )
+        dropped = batches % config.accum_grad if config.partial_window == "drop" else 0
+        if dropped == batches:
+            raise ConfigError(
+                f"partial_window: 'drop' leaves nothing to train on: an epoch has {batches} batches, fewer "
+                f"than accum_grad={config.accum_grad}; write apply or carry, or a smaller batch_size"
+            )
         return cls(
             epochs=config.num_epochs,
-            batches=batches,
+            batches=batches - dropped,
             accum_grad=config.accum_grad,
             carry=config.partial_window == "carry",
+            dropped=dropped,
         )
 
     @property
@@ -64,6 +68,13 @@ class Horizon:
         if self.carry:
             return -(-self.epochs * self.batches // self.accum_grad)
         return self.epochs * -(-self.batches // self.accum_grad)
+
+    def windows_before(self, epoch: int, batch: int) -> int:
+        """Windows that are closed when so many batches of an epoch (from 1) are done."""
+        if self.carry:
+            return ((epoch - 1) * self.batches + batch) // self.accum_grad
+        full = batch // self.accum_grad if batch < self.batches else -(-batch // self.accum_grad)
+        return (epoch - 1) * -(-self.batches // self.accum_grad) + full
 
     def epoch_of(self, real_step: int) -> int:
         """The epoch in which a window is closed."""
@@ -94,17 +105,25 @@ class MemberPlan:
 
     Attributes:
         updates: windows in which it is active.
-        curve: (real step, learning rate) of those, sampled where there are many; the ends are there.
+        curve: (real step, learning rate) of those, sampled where there are many; the ends and the peak
+            are there.
+        listens: the learning rate follows a metric as well; the curve is that without one.
     """
 
     described: str
     updates: int
     curve: tuple[tuple[int, float], ...]
+    listens: bool = False
 
     @property
     def peak(self) -> tuple[int, float]:
         """Where the learning rate is highest first."""
-        return max(self.curve, key=lambda point: point[1])
+        return _highest(self.curve)
+
+    @property
+    def still_rises(self) -> bool:
+        """Whether the highest learning rate is that of the last update, and not of the first."""
+        return bool(self.curve) and self.peak == self.curve[-1] and self.curve[0][1] < self.peak[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,25 +136,16 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def build_model(described: ClassConfig, device: torch.device | str) -> nn.Module:
-    """The model that a configuration names, on the device.
-
-    Raises:
-        ConfigError: the class is none, or refuses its arguments.
-    """
-    found: type[nn.Module] = class_at(described.type, nn.Module, "train_cfg.model.type")
-    with torch.device(device):
-        model: nn.Module = construct(found, described.conf, "train_cfg.model.conf")
-    return model
-
-
 def build_members(config: RunConfig, model: nn.Module) -> OptimSchedulerDict:
     """The OptimSchedulers of a configuration.
 
     Raises:
         ConfigError: with the place; see `build_optim_sches`.
     """
-    return build_optim_sches(model, config.train_cfg.optim_sches, **config.experiment())
+    try:
+        return build_optim_sches(model, config.train_cfg.optim_sches, **config.experiment())
+    except OptimSchedulerError as error:
+        raise type(error)(f"train_cfg.{error}") from error
 
 
 def make_plan(config: RunConfig, batches: int) -> Plan:
@@ -150,27 +160,59 @@ def make_plan(config: RunConfig, batches: int) -> Plan:
     """
     notes: list[str] = []
     try:
-        model = build_model(config.train_cfg.model, "meta")
+        with torch.device("meta"):
+            model, optim_sches = _trial(config)
     except Exception as error:  # whatever it is: what is wrong with the configuration fails on the CPU again
-        notes.append(
-            f"the model cannot be built on the meta device ({str(error).splitlines()[0]:.80}), so on the CPU"
-        )
-        model = build_model(config.train_cfg.model, "cpu")
-    optim_sches = build_members(config, model)
+        model, optim_sches = _trial(config)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        notes.append(f"built on the CPU, because the model cannot be built on the meta device: {reason:.100}")
     horizon = Horizon.of(config, batches)
     members = {name: _member_plan(optim, horizon) for name, optim in optim_sches.items()}
-    notes += _notes(members, horizon)
+    notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
     return Plan(horizon=horizon, rows=tuple(_rows(model, optim_sches)), members=members, notes=tuple(notes))
 
 
+def _trial(config: RunConfig) -> tuple[nn.Module, OptimSchedulerDict]:
+    """Model and OptimSchedulers on torch's current default device."""
+    model = build_model(config.train_cfg.model)
+    return model, build_members(config, model)
+
+
 def _member_plan(optim: OptimScheduler, horizon: Horizon) -> MemberPlan:
+    def learning_rate(real_step: int) -> float:
+        lr = float(optim.update_lr(real_step=real_step, epoch_num=horizon.epoch_of(real_step)))
+        if not math.isfinite(lr) or lr < 0:
+            raise ConfigError(
+                f"train_cfg.optim_sches: {type(optim).__name__}.update_lr(real_step={real_step}, "
+                f"epoch_num={horizon.epoch_of(real_step)}) returned {lr!r}; "
+                "a learning rate is a finite number >= 0"
+            )
+        return optim.ft_factor * lr
+
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
-    every = max(1, len(active) // _POINTS)
-    steps = sorted({*active[::every], *active[-1:]})
-    curve = [
-        (s, optim.ft_factor * optim.update_lr(real_step=s, epoch_num=horizon.epoch_of(s))) for s in steps
-    ]
-    return MemberPlan(described=repr(optim), updates=len(active), curve=tuple(curve))
+    return MemberPlan(
+        described=repr(optim),
+        updates=len(active),
+        curve=_curve(active, learning_rate),
+        listens=isinstance(optim.schedule, FeedbackSchedule),
+    )
+
+
+def _curve(steps: range, learning_rate: Callable[[int], float]) -> tuple[tuple[int, float], ...]:
+    """Points of the curve: all where they are few, otherwise evenly spaced ones, the ends and the peak."""
+    every = max(1, len(steps) // _POINTS)
+    curve = {step: learning_rate(step) for step in sorted({*steps[::every], *steps[-1:]})}
+    if every > 1:
+        around = steps.index(_highest(curve.items())[0])
+        near = steps[max(around - every, 0) : around + every]
+        step, lr = _highest([(step, learning_rate(step)) for step in near])
+        curve[step] = lr
+    return tuple(sorted(curve.items()))
+
+
+def _highest(points: Iterable[tuple[int, float]]) -> tuple[int, float]:
+    """The first of the highest points."""
+    return max(points, key=lambda point: point[1])
 
 
 def _rows(model: nn.Module, optim_sches: OptimSchedulerDict) -> list[Row]:
@@ -206,20 +248,25 @@ def _row(
     )
 
 
-def _notes(members: dict[str, MemberPlan], horizon: Horizon) -> list[str]:
+def _notes(members: dict[str, MemberPlan], horizon: Horizon, *, validates: bool) -> list[str]:
     notes = []
-    short = horizon.batches % horizon.accum_grad
-    if short and not horizon.carry:
-        notes.append(f"the last window of each epoch has {short} of {horizon.accum_grad} batches")
+    short = (horizon.epochs if horizon.carry else 1) * horizon.batches % horizon.accum_grad
+    if short:
+        whose = "the run" if horizon.carry else "each epoch"
+        notes.append(f"the last window of {whose} has {short} of {horizon.accum_grad} batches")
+    if horizon.dropped:
+        notes.append(f"{horizon.dropped} batches of each epoch are left out, because they fill no window")
     for name, member in members.items():
         if not member.updates:
             notes.append(f"{name} makes no update: the run has fewer windows than its step_per_update")
-        elif (
-            len(member.curve) > 1
-            and member.peak[0] == member.curve[-1][0]
-            and member.curve[0][1] < member.peak[1]
-        ):
+        if member.still_rises:
             notes.append(
                 f"{name}: the learning rate still rises at the end; is the warm-up longer than the run?"
+            )
+        if member.listens:
+            notes.append(
+                f"{name}: the learning rate follows the held-out loss too; shown is what it is without it"
+                if validates
+                else f"{name}: the learning rate follows the held-out loss, and data_cfg.valid names no data"
             )
     return notes

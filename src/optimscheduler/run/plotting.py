@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
@@ -43,6 +44,8 @@ def plot_curves(folder: Path) -> Path | None:
     _line(norm, steps, [record["grad_norm"] for record in windows], None)
     norm.set_ylabel("gradient norm")
     norm.set_yscale("log")
+    norm.yaxis.set_major_formatter(LogFormatter())
+    norm.yaxis.set_minor_formatter(LogFormatter())
     norm.set_xlabel("real step (window)")
     skipped = [record["real_step"] for record in windows if record["skipped"]]
     for axes in (loss, lr, norm):
@@ -74,6 +77,8 @@ def plot_lr(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> Pa
             label=label,
             color=_BLUE if len(curves) == 1 else None,
         )
+        if not points:
+            continue
         step, peak = max(points, key=lambda point: point[1])
         axes.annotate(
             f"{peak:.3g} at {step}", (step, peak), textcoords="offset points", xytext=(6, 4), fontsize=9

@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,54 +49,49 @@ def host_seeded(seed: int) -> Iterator[None]:
 
     What happens inside is a function of the seed, and nothing outside notices it.
     """
-    before = _host_state()
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     _seed_host(seed)
     try:
         yield
     finally:
-        _restore_host(before)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(torch_cpu)
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Run something that may use any generator, and put all of them back afterwards."""
-    before = random_state()
+def kept(device: torch.device) -> Iterator[None]:
+    """Run something that may use the generators of the CPU and of a device, and put them back afterwards."""
+    before = random_state(device)
     try:
         yield
     finally:
-        restore_random_state(before)
+        restore_random_state(before, device)
 
 
-def random_state() -> dict[str, Any]:
-    """Where all generators are, as a plain dict that loads with `weights_only=True`."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return _host_state() | {"cuda": cuda}
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put all generators back; those of CUDA devices where there are as many as there were.
-
-    Args:
-        state: from `random_state`.
-    """
-    _restore_host(state)
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _host_state() -> dict[str, Any]:
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where the generators of the CPU and of a device are, as a dict that loads with `weights_only=True`."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
     return {
         "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [name, keys.tolist(), *rest],
         "torch": torch.default_generator.get_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def _restore_host(state: Mapping[str, Any]) -> None:
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put the generators back; that of a CUDA device where one was saved.
+
+    Args:
+        state: from `random_state`.
+        device: that is trained on.
+    """
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
     torch.default_generator.set_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -5,28 +5,32 @@ Follow one loss from here: `Runner._train_batch` hands it to `step.py`, and that
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy
 import torch
 from torch import Tensor
 
-from optimscheduler.errors import CheckpointError, ConfigError, LossNotFound, nearest
+from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch
-from optimscheduler.run.checkpoint import Checkpoints, load_random_state, random_state
+from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig
-from optimscheduler.run.data import Batches, build_dataset, to_device
+from optimscheduler.run.data import RunData
 from optimscheduler.run.monitor import JsonLines, Monitor
-from optimscheduler.run.plan import Horizon, build_members, build_model
+from optimscheduler.run.parts import build_model, device_named
+from optimscheduler.run.plan import Horizon, build_members
+from optimscheduler.run.randomness import kept, random_state, restore_random_state, seed_everything
 from optimscheduler.run.stopwatch import Stopwatch
+from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
+from optimscheduler.state import differences
 
-__all__ = ["Progress", "Runner", "Writer", "choose_device", "train_batches", "valid_batches"]
+__all__ = ["Progress", "Runner", "State", "Writer"]
+
+_LISTED = 12  # differences told one by one
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 Stop = Callable[[], bool]
@@ -62,6 +66,7 @@ class Runner:
 
     Args:
         config: checked.
+        data: what to train on.
         checkpoints: where to save.
         horizon: how long.
 
@@ -69,15 +74,25 @@ class Runner:
         ConfigError: something cannot be built.
     """
 
-    def __init__(self, config: RunConfig, checkpoints: Checkpoints, horizon: Horizon) -> None:
-        self.config, self.checkpoints, self.horizon = config, checkpoints, horizon
-        _seed_everything(config.seed)
-        self.device = choose_device(config.device)
-        self.train_data, self.valid_data = train_batches(config), valid_batches(config)
-        self.model = build_model(config.train_cfg.model, self.device)
+    def __init__(self, config: RunConfig, data: RunData, checkpoints: Checkpoints, horizon: Horizon) -> None:
+        self.config, self.data, self.checkpoints, self.horizon = config, data, checkpoints, horizon
+        self.device = device_named(config.device)
+        seed_everything(config.seed)
+        self.model = build_model(config.train_cfg.model).to(self.device)
         self.optim_sches = build_members(config, self.model)
         self.progress = Progress()
         self._stopwatch = Stopwatch()
+
+    @property
+    def windows_done(self) -> int:
+        """Windows that are over, idle ones included."""
+        return max(optim.member.clock.real_step for optim in self.optim_sches.values())
+
+    @property
+    def windows_left(self) -> int:
+        """Windows to the end of the run."""
+        p = self.progress
+        return self.horizon.windows - self.horizon.windows_before(p.epoch, p.batch_in_epoch)
 
     def run(self, monitor: Monitor, lines: JsonLines, stop: Stop) -> bool:
         """Train to the end, or until `stop()`; either way the last thing written is a checkpoint.
@@ -86,9 +101,9 @@ class Runner:
             Whether the end was reached.
         """
         while self.progress.epoch <= self.config.num_epochs:
-            if not self._train_epoch(monitor, lines, stop):
+            if not (self._train_epoch(monitor, lines, stop) and self._validate(monitor, stop)):
+                self.save(lines)
                 return False
-            self._validate(monitor)
             self.progress.epoch += 1
             self.progress.batch_in_epoch = 0
             self.save(lines)
@@ -98,15 +113,15 @@ class Runner:
         """The rest of an epoch; False if it was stopped."""
         p = self.progress
         self.model.train()
-        for batch in self.train_data.of_epoch(p.epoch, first=p.batch_in_epoch, end=self.horizon.batches):
-            reports = self._train_batch(to_device(batch, self.device))
+        left = {"first": p.batch_in_epoch, "end": self.horizon.batches}
+        for batch in self.data.training(p.epoch, self.device, **left):
+            reports = self._train_batch(batch)
             if not any(report.completes for report in reports.values()):
                 continue
             p.windows += 1
             for name, report in reports.items():
                 monitor.window(self._record(name, report.read()))
             if stop():
-                self.save(lines)
                 return False
             if p.windows % self.config.checkpoint_every == 0:
                 self.save(lines)
@@ -119,46 +134,38 @@ class Runner:
         p.batch += 1
         last = self.horizon.ends_window(p.epoch, p.batch_in_epoch)
         with self.optim_sches.forward(step_num=p.batch, last=last):
-            outputs = self.model(batch)
-        return self.optim_sches.step(
-            outputs,
-            time_func=self._stopwatch,
-            epoch_num=p.epoch,
-            weight=self._items(outputs),
-        )
+            losses = outputs_of(self.model, batch)
+        weight = items_behind(losses, self.config.train_cfg.weight)
+        return self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
 
-    def _validate(self, monitor: Monitor) -> None:
-        """Means of the model's outputs over the held-out data, each batch weighted by its items."""
+    def _validate(self, monitor: Monitor, stop: Stop) -> bool:
+        """Means of the model's outputs over the held-out data, and a text if it writes one.
+
+        Returns:
+            False if it was stopped before the end; then nothing was done.
+        """
         p = self.progress
-        sums: dict[str, Tensor] = defaultdict(
-            lambda: torch.zeros((), dtype=torch.float64, device=self.device)
-        )
-        items = torch.zeros((), dtype=torch.float64, device=self.device)
         self.model.eval()
-        with torch.no_grad(), self.optim_sches.autocast():
-            for batch in self.valid_data.of_epoch(1) if self.valid_data else ():
-                outputs = self.model(to_device(batch, self.device))
-                weight = self._items(outputs)
-                items += _rows(batch) if weight is None else weight
-                for name, value in outputs.items():
-                    if name != self.config.train_cfg.weight:
-                        sums[name] += value.double() * (_rows(batch) if weight is None else weight)
-        if sums:
-            means = {name: float(total / items) for name, total in sums.items()}
-            real_step = max(optim.member.clock.real_step for optim in self.optim_sches.values())
-            monitor.validated({"batch": p.batch, "real_step": real_step, "epoch": p.epoch, **means})
-            self.optim_sches.observe(means["loss"] if "loss" in means else next(iter(means.values())))
+        with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
+            held_out = self.data.validation(self.device)
+            means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, stop)
+        if means is None:
+            return False
+        if means:
+            place = {"batch": p.batch, "real_step": self.windows_done, "epoch": p.epoch}
+            monitor.validated({**place, **means})
+            self._observe(means)
         if isinstance(self.model, Writer):
-            monitor.sampled(
-                self.model.write_sample(generator=torch.Generator().manual_seed(self.config.seed))
-            )
+            with kept(self.device):
+                generator = torch.Generator().manual_seed(self.config.seed)
+                monitor.sampled(self.model.write_sample(generator=generator))
+        return True
 
-    def _items(self, outputs: Mapping[str, Tensor]) -> Tensor | None:
-        """How many items are behind the mean losses, where the configuration says how they are called."""
-        name = self.config.train_cfg.weight
-        if name is not None and name not in outputs:
-            raise LossNotFound(f"train_cfg.weight: the model returned no {name!r}. {nearest(name, outputs)}")
-        return None if name is None else outputs[name]
+    def _observe(self, means: Mapping[str, float]) -> None:
+        """Tell every member the mean of its own loss."""
+        for optim in self.optim_sches.values():
+            if optim.member.loss in means:
+                optim.observe(means[optim.member.loss])
 
     def _record(self, name: str, report: StepReport) -> dict[str, Any]:
         return {
@@ -181,7 +188,6 @@ class Runner:
         return self.checkpoints.save(
             self.progress.batch,
             {
-                "version": 1,
                 "config": self.config.plain(),
                 "model": self.model.state_dict(),
                 "optim_sches": self.optim_sches.state_dict(),
@@ -197,60 +203,24 @@ class Runner:
         Raises:
             CheckpointError: it is of another model, or of other OptimSchedulers.
         """
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint is of another model: {error}") from None
+        _check_model(state["model"], self.model.state_dict())
+        self.model.load_state_dict(state["model"])
         self.optim_sches.load_state_dict(state["optim_sches"], on_mismatch)
         self.progress = Progress(**state["progress"])
-        load_random_state(state["random"], self.device)
+        items = self.progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"]
+        done = math.ceil(items / self.config.data_cfg.batch_size)
+        self.progress.batch_in_epoch = min(done, self.horizon.batches)
+        restore_random_state(state["random"], self.device)
 
 
-def train_batches(config: RunConfig) -> Batches:
-    """The training data of a configuration."""
-    cfg = config.data_cfg
-    return Batches(
-        dataset=build_dataset(cfg.train, "data_cfg.train"),
-        batch_size=cfg.batch_size,
-        seed=config.seed,
-        num_workers=cfg.num_workers,
-    )
-
-
-def valid_batches(config: RunConfig) -> Batches | None:
-    """The held-out data of a configuration, if it names some."""
-    cfg = config.data_cfg
-    if cfg.valid is None:
-        return None
-    dataset = build_dataset(cfg.valid, "data_cfg.valid")
-    size = cfg.valid_batch_size or cfg.batch_size
-    return Batches(dataset=dataset, batch_size=size, seed=None, num_workers=cfg.num_workers)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, otherwise the CPU.
+def _check_model(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
+    """Check that saved weights are those of this model.
 
     Raises:
-        ConfigError: there is no such device.
+        CheckpointError: they are not; every difference is listed.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device: {name!r} cannot be used here: {reason:.120}. Try auto or cpu") from None
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _rows(batch: Any) -> int:
-    """The number of rows: the length of the first tensor in the batch."""
-    if isinstance(batch, Tensor):
-        return len(batch)
-    parts = batch.values() if isinstance(batch, Mapping) else batch
-    return next((_rows(part) for part in parts if isinstance(part, Tensor | Mapping | list | tuple)), 1)
+    shapes = [{n: list(getattr(value, "shape", ())) for n, value in state.items()} for state in (saved, now)]
+    lines = [line.replace("in the configuration", "here") for line in differences(shapes[0], shapes[1])]
+    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    if lines:
+        raise CheckpointError("\n  ".join(["the checkpoint is of another model:", *lines[:_LISTED], *more]))

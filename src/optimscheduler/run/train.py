@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,16 +12,16 @@ from rich.console import Console as Screen
 from rich.markup import escape
 
 from optimscheduler.optim_scheduler import OnMismatch
-from optimscheduler.precision import precision_for
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
+from optimscheduler.run.data import open_data
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Several, TensorBoard
-from optimscheduler.run.plan import Horizon, make_plan
+from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_curves
-from optimscheduler.run.runner import Runner, State, choose_device, train_batches, valid_batches
+from optimscheduler.run.runner import Runner, State
 
 __all__ = ["INTERRUPTED", "train"]
 
@@ -55,34 +58,34 @@ def train(
             config = read_config(with_free_of(state["config"], config.plain()), str(newest))
     if config.threads:
         torch.set_num_threads(config.threads)
-    horizon = Horizon.of(config, len(train_batches(config)))
-    valid_batches(config)
-    plan = make_plan(config, len(train_batches(config)))
-    show_config(screen, config, str(precision_for(config.use_amp, choose_device(config.device))))
+    data = open_data(config)
+    show_config(screen, config, data)
+    plan = make_plan(config, data.batches)
     show_plan(screen, plan, curve=False)
+    runner = Runner(config, data, checkpoints, plan.horizon)
     for line in changed:
         _say(screen, f"changed    {line}; the {on_mismatch} wins")
-    make_folder(folder, config.plain())
-    runner = Runner(config, checkpoints, horizon)
     if state and newest:
-        runner.load(state, on_mismatch)
+        with _unspoken():
+            runner.load(state, on_mismatch)
         _say(
             screen, f"resuming   from {newest}, epoch {runner.progress.epoch}, batch {runner.progress.batch}"
         )
     elif resume:
         _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
+    make_folder(folder, config.plain())
     return _run(runner, folder, state, screen, again)
 
 
 def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
-    lines = JsonLines(folder, state["lengths"] if state else {})
     finished = runner.progress.epoch > runner.config.num_epochs
-    monitors: list[Monitor] = [lines]
-    if not finished:
-        console = Console(screen, runner.horizon.windows, runner.progress.windows, runner.config.log_every)
-        monitors.append(console)
+    monitors: list[Monitor] = []
     if runner.config.tensorboard:
         monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
+    lines = JsonLines(folder, state["lengths"] if state else {})
+    monitors.append(lines)
+    if not finished:
+        monitors.append(_console(runner, screen))
     monitor = Several(monitors)
     with Interrupt() as interrupt:
         try:
@@ -99,6 +102,28 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
     if not done:
         _say(screen, f"stopped    by Ctrl-C after batch {runner.progress.batch}. To go on:\n  {again}")
     return 0 if done else INTERRUPTED
+
+
+def _console(runner: Runner, screen: Screen) -> Console:
+    return Console(
+        screen,
+        epochs=runner.config.num_epochs,
+        done=runner.windows_done,
+        left=runner.windows_left,
+        log_every=runner.config.log_every,
+    )
+
+
+@contextmanager
+def _unspoken() -> Iterator[None]:
+    """What the package would warn of inside was said already, with the places of the whole configuration."""
+    logger = logging.getLogger("optimscheduler")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _say(screen: Screen, text: str) -> None:

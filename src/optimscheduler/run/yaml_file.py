@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the core schema of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's way; filled below
-    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012  # the same; no dates, sets, bytes
+    yaml_constructors: ClassVar[dict[Any, Any]] = {  # no dates, sets, bytes
         _YAML + kind: yaml.SafeLoader.yaml_constructors[_YAML + kind]
         for kind in ("null", "bool", "str", "seq", "map")
     }
@@ -111,8 +111,8 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path} line {line}: not UTF-8 text") from None
+        at = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} line {at}: not UTF-8 text") from None
     found = read_text(text, str(path))
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: a configuration is a mapping (key: value), got {found!r:.80}")
@@ -142,8 +142,8 @@ def read_text(text: str, source: str) -> Any:  # Any: whatever the text holds
         told = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(f"{source}{line}: {told}") from None
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise ConfigError(f"{source} line {line}: a character that YAML does not allow") from None
+        at = text[: error.position].count("\n") + 1
+        raise ConfigError(f"{source} line {at}: a character that YAML does not allow") from None
     except RecursionError:
         raise ConfigError(f"{source}: nested too deep to be read") from None
 

@@ -22,9 +22,6 @@ class Monitor(Protocol):
     def sampled(self, text: str) -> None:
         """The model wrote something."""
 
-    def said(self, text: str) -> None:
-        """A line for people."""
-
     def close(self) -> None:
         """The run is over, or interrupted."""
 
@@ -49,11 +46,6 @@ class Several:
         """See `Monitor`."""
         for monitor in self._monitors:
             monitor.sampled(text)
-
-    def said(self, text: str) -> None:
-        """See `Monitor`."""
-        for monitor in self._monitors:
-            monitor.said(text)
 
     def close(self) -> None:
         """See `Monitor`."""

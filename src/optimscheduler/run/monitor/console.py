@@ -18,14 +18,16 @@ class Console:
 
     Args:
         screen: where to.
-        windows: windows of the whole run.
+        epochs: of the whole run.
         done: windows before the first that will be shown.
+        left: windows from there to the end.
         log_every: windows from one plain line to the next.
     """
 
-    def __init__(self, screen: Screen, windows: int, done: int, log_every: int) -> None:
-        self._screen, self._windows, self._first, self._log_every = screen, windows, done, log_every
-        self._done, self._skips, self._began = done, 0, time.monotonic()
+    def __init__(self, screen: Screen, *, epochs: int, done: int, left: int, log_every: int) -> None:
+        self._screen, self._first, self._log_every = screen, done, log_every
+        self._windows, self._epochs = done + left, epochs
+        self._done, self._updates, self._skips, self._began = done, 0, 0, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -35,17 +37,18 @@ class Console:
             transient=True,
             disable=not screen.is_terminal,
         )
-        self._task = self._bar.add_task("", total=windows, completed=done)
+        self._task = self._bar.add_task("", total=self._windows, completed=done)
         self._bar.start()
 
     def window(self, record: Record) -> None:
         """A new state of the live line, or now and then a plain one."""
-        self._done += 1
+        last, self._done = self._done, record["real_step"]
+        self._updates += bool(record["updated"])
         self._skips += bool(record["skipped"])
         line = self._line(record)
         self._bar.update(self._task, completed=self._done, description=line)
         if not self._screen.is_terminal and (
-            self._done % self._log_every == 0 or self._done == self._windows
+            self._done // self._log_every > last // self._log_every or self._done == self._windows
         ):
             self._print(f"window {self._done}/{self._windows}  {line}  {self._left()} left")
 
@@ -59,10 +62,6 @@ class Console:
         """The text, indented."""
         self._print("the model writes:\n  | " + text.replace("\n", "\n  | "))
 
-    def said(self, text: str) -> None:
-        """The line."""
-        self._print(text)
-
     def close(self) -> None:
         """Take the live line away."""
         self._bar.stop()
@@ -70,21 +69,21 @@ class Console:
     def _print(self, text: str) -> None:
         self._screen.print(escape(text), highlight=False, soft_wrap=True)
 
-    def _rate(self) -> float:
-        """Windows per second."""
-        return (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._began, 1e-9)
 
     def _left(self) -> str:
-        seconds = round((self._windows - self._done) / max(self._rate(), 1e-9))
-        return f"{seconds // 60}:{seconds % 60:02}"
+        seconds = round((self._windows - self._done) * self._seconds() / (self._done - self._first))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
     def _line(self, record: Record) -> str:
         loss, norm = record["loss"], record["grad_norm"]
         told = [
-            f"loss {loss:.4f}" if loss is not None else "idle",
+            f"epoch {record['epoch']}/{self._epochs}",
+            f"loss {loss:.4f}" if loss is not None else "no loss",
             f"lr {record['lr']:.3g}",
             f"grad norm {norm:.3g}" if norm is not None else "",
             f"skips {self._skips}",
-            f"{self._rate():.1f} updates/s",
+            f"{self._updates / self._seconds():.1f} updates/s",
         ]
         return "  ".join(filter(None, told))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.monitor.base import Record
 
 __all__ = ["METRICS", "VALIDATION", "JsonLines", "read_lines"]
+
+_log = logging.getLogger(__name__)
 
 METRICS: Final = "metrics.jsonl"
 VALIDATION: Final = "validation.jsonl"
@@ -45,9 +49,6 @@ class JsonLines:
     def sampled(self, text: str) -> None:
         """Not kept."""
 
-    def said(self, text: str) -> None:
-        """Not kept."""
-
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():
@@ -55,13 +56,27 @@ class JsonLines:
 
     def _write(self, name: str, record: Record) -> None:
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._files[name].write(json.dumps(plain, allow_nan=False).encode() + b"\n")
-        self._files[name].flush()
+        file = self._files[name]
+        try:
+            file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+            file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"{file.name} cannot be written: {error.strerror}; --resume goes on from the last checkpoint"
+            ) from error
 
 
 def _open(path: Path, length: int) -> BinaryIO:
-    file = path.open("ab")
-    file.truncate(length)
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    there = file.seek(0, os.SEEK_END)
+    if there < length:
+        _log.warning(
+            "%s has lost %d of the %d bytes that the checkpoint knows of", path, length - there, length
+        )
+    file.truncate(min(length, there))
     file.seek(0, os.SEEK_END)
     return file
 
@@ -70,4 +85,5 @@ def read_lines(path: Path) -> list[Record]:
     """The objects of a file; a last line that was cut off in writing is left out."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -46,9 +46,6 @@ class TensorBoard:
         """As text."""
         self._writer.add_text("sample", text)
 
-    def said(self, text: str) -> None:
-        """Not kept."""
-
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()

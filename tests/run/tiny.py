@@ -1,0 +1,149 @@
+"""What the runs of the tests train: models and data sets of a few numbers, named in configurations.
+
+Both draw random numbers while they work (dropout, noisy items), so a resumed run that did not put every
+generator back would differ.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from typing import Any
+
+import numpy as np
+import torch
+from tests.cases import HalvedWhenWorse
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from optimscheduler import OptimScheduler
+
+__all__ = [
+    "Endless",
+    "Frozen",
+    "NanLr",
+    "NoGradient",
+    "NotOnMeta",
+    "Points",
+    "ReturnsTensor",
+    "SendsItself",
+    "Sized",
+    "Tiny",
+    "Weighted",
+    "Writes",
+    "halved",
+]
+
+Batch = dict[str, Tensor]
+
+
+class Tiny(nn.Module):
+    """4 -> width -> 1 with a norm that has buffers, and dropout."""
+
+    def __init__(self, width: int = 6, dropout: float = 0.3, tied: bool = False) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be >= 1, not {width}")
+        self.first = nn.Linear(4, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(width, 1)
+        self.tied = self.first if tied else None
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        hidden = self.dropout(torch.tanh(self.norm(self.first(batch["x"]))))
+        error = self.second(hidden)[:, 0] - batch["y"]
+        return {"loss": error.square().mean(), "largest": error.detach().abs().max(), "each": error.detach()}
+
+
+class Writes(Tiny):
+    """One that shows what it has learned, and is careless with the global generators."""
+
+    def write_sample(self, *, generator: torch.Generator) -> str:
+        torch.rand(3)
+        return f"[bold]{torch.randint(10, (1,), generator=generator).item()}\nsecond line"
+
+
+class SendsItself(Tiny):
+    """One that presses Ctrl-C in its n-th training batch, `times` times."""
+
+    def __init__(self, at: int, times: int = 1) -> None:
+        super().__init__()
+        self.at, self.times, self.calls = at, times, 0
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        self.calls += self.training
+        if self.training and self.at <= self.calls < self.at + self.times:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(batch)
+
+
+class Weighted(Tiny):
+    """One whose loss is a mean over the items that count, and says how many those are."""
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        error = self.second(torch.tanh(self.first(batch["x"])))[:, 0] - batch["y"]
+        counts = (batch["x"][:, 0] > 0).double()
+        return {"loss": (error.square() * counts).sum() / counts.sum(), "items": counts.sum()}
+
+
+class NoGradient(Tiny):
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        return {"loss": super().forward(batch)["loss"].detach()}
+
+
+class ReturnsTensor(Tiny):
+    def forward(self, batch: Batch) -> Any:
+        return super().forward(batch)["loss"]
+
+
+class Frozen(Tiny):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class NotOnMeta(Tiny):
+    """One that looks at its weights when it is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = float(self.first.weight.detach().abs().max())
+
+
+class Points(Dataset[Batch]):
+    """y = the sum of x, plus noise that is drawn anew each time an item is taken, from three generators."""
+
+    def __init__(self, count: int = 18, noise: float = 0.1) -> None:
+        self._x = torch.randn(count, 4)
+        self._noise = noise
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __getitem__(self, index: int) -> Batch:
+        drawn = torch.randn(()) + random.random() + np.random.rand()
+        return {"x": self._x[index], "y": (self._x[index].sum() + self._noise * drawn).float()}
+
+
+class Endless(IterableDataset[Batch]):
+    """A stream."""
+
+
+class Sized:
+    """Something with a length that is no data set."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+class NanLr(OptimScheduler):
+    """A user's subclass with a mistake."""
+
+    def update_lr(self, real_step: int, epoch_num: int) -> float:
+        return float("nan") if real_step == 3 else 0.1 * epoch_num
+
+
+def halved() -> HalvedWhenWorse:
+    return HalvedWhenWorse()

@@ -1,0 +1,91 @@
+"""R09: through the whole line, only the own gradients are touched, and what is missing is said."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from optimscheduler import OptimScheduler
+from tests.cases_models import (
+    TwoParts,
+    a_model,
+    assert_same,
+    batches,
+    frozen,
+    mse,
+    optim_of,
+    take,
+    weights,
+)
+
+F64 = torch.float64
+DATA = batches(12, dtype=F64)
+
+
+def an_optim(**arguments: Any) -> OptimScheduler:
+    return optim_of(a_model(dtype=F64), **arguments)
+
+
+RUNS = {
+    "plain": None,
+    "non-reentrant": partial(checkpoint, use_reentrant=False),
+    "reentrant": partial(checkpoint, use_reentrant=True),
+}
+
+
+# ---- isolation ----
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+def test_R09_gradients_that_the_caller_left_elsewhere_are_untouched(run: Any, use_amp: Any) -> None:
+    model, whole = TwoParts(run), TwoParts()
+    for p in model.decoder.parameters():
+        p.grad = torch.full_like(p, 5.0)
+    planted, before = [p.grad for p in model.decoder.parameters()], weights(model.decoder)
+    optim = optim_of(model, updated_modules="encoder", use_amp=use_amp)
+    twin = optim_of(whole, use_amp=use_amp)
+    for o in (optim, twin):
+        if o.scaler is not None:
+            o.scaler.value.fill_(256.0)  # the default overflows with so small a model
+        with o.forward():
+            losses = o.model(torch.ones(2, 3, requires_grad=True))
+        assert o.step(losses).read().updated
+    assert all(p.grad is kept for p, kept in zip(model.decoder.parameters(), planted, strict=True))
+    assert all(torch.equal(kept, torch.full_like(kept, 5.0)) for kept in planted if kept is not None)
+    assert_same(weights(model.decoder), before)
+    assert_same(weights(model.encoder), weights(whole.encoder))
+
+
+def test_R09_parameters_without_a_gradient_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.ModuleDict({"used": nn.Linear(4, 2), **{f"unused{i}": nn.Linear(1, 1) for i in range(3)}})
+    model["unused2"].bias.requires_grad_(False)
+    optim = optim_of(model, accum_grad=2)
+    for batch in batches(4):
+        optim.step({"loss": mse(model["used"], batch)})
+    assert caplog.messages == [
+        "loss 'loss' gives no gradient to 5 of its parameters: "
+        "unused0.weight, unused0.bias, unused1.weight, unused1.bias, unused2.weight"
+    ]
+
+
+def test_R09_a_window_of_weight_0_accuses_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    take(optim_of(a_model()), batches(1)[0], weight=0)
+    assert caplog.messages == []
+
+
+def test_R09_a_member_without_any_gradient_makes_no_update(caplog: pytest.LogCaptureFixture) -> None:
+    model = TwoParts()
+    optim = optim_of(model, updated_modules="decoder", use_amp="fp16")
+    before = frozen(optim)
+    report = optim.step({"loss": model.encoder(torch.ones(1, 3)).sum()}).read()
+    assert (report.completes, report.updated, report.skipped, report.grad_norm) == (True, False, False, None)
+    assert_same(weights(model), before["model"])
+    assert optim.scaler is not None
+    assert optim.scaler.state_dict()["_growth_tracker"] == 0  # R27: nothing was learnt about the scale
+    assert "gives no gradient to 2 of its parameters" in caplog.text

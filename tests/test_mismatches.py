@@ -1,0 +1,240 @@
+"""R35: a saved state of something else: what is refused, and which side wins where it is told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from optimscheduler import ConfigError, Noamlr
+from optimscheduler.schedules import FeedbackSchedule
+from tests.cases import HalvedWhenWorse
+from tests.cases_models import a_model, assert_same, batches, frozen, optim_of, refused, stored, take, train
+
+DATA = batches(8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Drop(FeedbackSchedule[dict[str, float]]):
+    """Another schedule with another state."""
+
+    def start(self) -> dict[str, float]:
+        return {"drops": 0.0}
+
+    def observe(self, state: dict[str, float], metric: float) -> dict[str, float]:  # noqa: ARG002 -- counts
+        return {"drops": state["drops"] + 1}
+
+    def __call__(self, step: int, state: dict[str, float]) -> float:  # noqa: ARG002 -- hears only the metric
+        return float(0.5 ** state["drops"])
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "lr": ({"lr": 0.2}, "optim_conf.lr: 0.1 in the checkpoint, 0.2 in the configuration"),
+    "missing": (
+        {"conf": {"momentum": 0.9}},
+        "optim_conf.momentum: missing in the checkpoint, 0.9 in the configuration",
+    ),
+    "accum_grad": ({"accum_grad": 3}, "accum_grad: 2 in the checkpoint, 3 in the configuration"),
+    "use_amp": ({"use_amp": "bf16"}, "use_amp: False in the checkpoint, 'bf16' in the configuration"),
+    "optim_loss": ({"optim_loss": "x"}, "optim_loss: None in the checkpoint, 'x' in the configuration"),
+    "schedule": (
+        {"schedule": "Cosine(steps=9)"},
+        "schedule: 'Constant()' in the checkpoint, 'Cosine(steps=9)' in the configuration",
+    ),
+    "clip": ({"grad_clip": 2}, "grad_clip: None in the checkpoint, 2 in the configuration"),
+    "guard": ({"guard": {"z": 3}}, "guard: None in the checkpoint, {'z': 3} in the configuration"),
+    "groups": (
+        {"param_groups": [{"ndim": "<2", "lr": 1}]},
+        "param_groups: [] in the checkpoint, [{'ndim': '<2', 'lr': 1}] in the configuration",
+    ),
+}
+
+
+def saved_state(batches_done: int = 3, **arguments: Any) -> Any:  # Any: a state
+    optim = optim_of(a_model(), **{"accum_grad": 2, **arguments})
+    train(optim, DATA[:batches_done])
+    return stored(optim.state_dict())
+
+
+@pytest.mark.parametrize(("arguments", "line"), CHANGES.values(), ids=CHANGES)
+def test_R35_another_configuration_is_refused_and_changes_nothing(
+    arguments: dict[str, Any], line: str
+) -> None:
+    optim = optim_of(a_model(seed=5), **{"accum_grad": 2, **arguments})
+    if arguments.get("optim_loss") is None:
+        train(optim, DATA[5:8])
+    assert refused(optim, saved_state()) == (
+        "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' says "
+        f"which side wins:\n  {line}"
+    )
+
+
+@pytest.mark.parametrize(("arguments", "line"), CHANGES.values(), ids=CHANGES)
+def test_R35_the_configuration_wins_where_it_is_told_to(
+    arguments: dict[str, Any], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = saved_state()
+    optim = optim_of(a_model(), **{"accum_grad": 2, **arguments})
+    kept = {key: value for key, value in optim.optimizer.param_groups[0].items() if key != "params"}
+    with caplog.at_level(logging.WARNING, "optimscheduler"):
+        optim.load_state_dict(state, "config")
+    assert caplog.messages == [f"{line}; taken from the configuration"]
+    assert {k: v for k, v in optim.optimizer.param_groups[0].items() if k != "params"} == kept
+    loaded = optim.state_dict()
+    assert loaded["config"] == optim_of(a_model(), **{"accum_grad": 2, **arguments}).state_dict()["config"]
+    assert loaded["clock"]["batch"] == 3
+    assert_same(loaded["window"], state["window"])
+
+
+@pytest.mark.parametrize(("arguments", "line"), CHANGES.values(), ids=CHANGES)
+def test_R35_the_checkpoint_wins_where_it_is_told_to(
+    arguments: dict[str, Any], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = saved_state()
+    twin = optim_of(a_model(), accum_grad=2)
+    twin.load_state_dict(state)
+    model = a_model()
+    optim = optim_of(model, **{"accum_grad": 2, **arguments})
+    with caplog.at_level(logging.WARNING, "optimscheduler"):
+        optim.load_state_dict(state, "checkpoint")
+    assert caplog.messages == [f"{line}; taken from the checkpoint"]
+    assert optim.model is model
+    for one in (twin, optim):
+        train(one, DATA[3:7])
+    assert_same(frozen(optim), frozen(twin))
+
+
+def test_R35_what_is_told_neither_by_config_nor_by_checkpoint_stays() -> None:
+    optim = optim_of(a_model(), max_skips=7, forensics=True)
+    optim.load_state_dict(saved_state(), "checkpoint")
+    assert optim.accum_grad == 2
+    assert (optim.member.ledger.max_skips, optim.member.ledger.forensics) == (7, True)
+
+
+def test_R35_a_subclass_becomes_the_checkpoints() -> None:
+    old = Noamlr("Adam", {"lr": 0.1}, a_model(), use_amp=False, warmup_steps=5)
+    train(old, DATA[:3])
+    optim = Noamlr("Adam", {"lr": 0.2}, a_model(), use_amp=False, warmup_steps=9)
+    optim.load_state_dict(stored(old.state_dict()), "checkpoint")
+    assert (optim.warmup_steps, optim.init_lr) == (5, 0.1)
+    assert_same(optim.state_dict(), old.state_dict())
+
+
+def test_R35_another_optimizer_can_only_be_taken_over_whole() -> None:
+    state = saved_state()
+    message = refused(optim_of(a_model(), "RMSprop", accum_grad=2), state, "config")
+    assert message == "the checkpoint does not fit:\n  optim_type: SGD in the checkpoint, RMSprop here"
+    optim = optim_of(a_model(), "RMSprop", accum_grad=2)
+    optim.load_state_dict(state, "checkpoint")
+    assert isinstance(optim.optimizer, torch.optim.SGD)
+
+
+def other_model(change: str) -> nn.Sequential:
+    model = a_model()
+    if change == "missing":
+        model[3] = nn.Linear(6, 2, bias=False)
+    elif change == "extra":
+        model.append(nn.LayerNorm(2))
+    else:
+        model[3] = nn.Linear(6, 5)
+    return model
+
+
+@pytest.mark.parametrize("how", ["error", "config", "checkpoint"])
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ("missing", ["3.bias is in the checkpoint alone"]),
+        ("extra", ["4.weight is not in the checkpoint", "4.bias is not in the checkpoint"]),
+        (
+            "reshaped",
+            [
+                "3.weight has shape (2, 6) in the checkpoint, (5, 6) here",
+                "3.bias has shape (2,) in the checkpoint, (5,) here",
+            ],
+        ),
+    ],
+)
+def test_R35_other_parameters_are_refused_with_every_difference(
+    how: str, change: str, lines: list[str]
+) -> None:
+    optim = optim_of(other_model(change), accum_grad=2)
+    message = refused(optim, saved_state(), how)
+    assert message == "\n  ".join(["the checkpoint does not fit:", *lines])
+    rebuilt = optim_of(other_model(change), accum_grad=4, lr=0.7)
+    if how == "checkpoint":
+        assert refused(rebuilt, saved_state(), how) == message
+        assert (rebuilt.accum_grad, rebuilt.get_lr()) == (4, 0.7)
+
+
+def test_R35_a_configuration_that_cannot_be_built_here_is_refused() -> None:
+    state = saved_state()
+    state["config"]["accum_grad"] = 0
+    message = refused(optim_of(a_model()), state, "checkpoint")
+    assert message == (
+        "the checkpoint's configuration cannot be built here: "
+        "accum_grad must be a whole number of batches >= 1, got 0"
+    )
+
+
+def test_R35_a_selection_that_matches_nothing_here_is_refused() -> None:
+    state = saved_state(updated_modules="3")
+    optim = optim_of(nn.Sequential(nn.Linear(4, 2)))
+    assert "cannot be built here" in refused(optim, state, "checkpoint")
+
+
+@pytest.mark.parametrize(("before", "after"), [("fp16", False), (False, "fp16")])
+def test_R35_in_mid_window_the_pending_gradients_keep_their_meaning(before: Any, after: Any) -> None:
+    norms = []
+    for now in (before, after):
+        optim, other = (optim_of(a_model(), use_amp=amp, accum_grad=2) for amp in (before, now))
+        for one in (optim, other):
+            if one.scaler is not None:
+                one.scaler.value.fill_(64.0)
+        train(optim, DATA[:1])
+        other.load_state_dict(stored(optim.state_dict()), "config")
+        norms.append(take(other, DATA[1]).grad_norm)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-2)  # float16
+
+
+def test_R35_a_feedback_schedule_is_not_given_the_state_of_another() -> None:
+    old = optim_of(a_model(), schedule=HalvedWhenWorse())
+    optim = optim_of(a_model(), schedule=Drop())
+    optim.load_state_dict(stored(old.state_dict()), "config")
+    assert take(optim, DATA[0]).updated
+
+
+def test_R35_settings_that_change_speed_alone_are_no_difference() -> None:
+    optim = optim_of(a_model(), conf={"fused": True})
+    train(optim, DATA[:2])
+    other = optim_of(a_model(), conf={"foreach": False})
+    other.load_state_dict(stored(optim.state_dict()))
+    assert other.optimizer.param_groups[0]["fused"] is None
+    assert other.state_dict()["clock"] == optim.state_dict()["clock"]
+
+
+def test_R35_whole_numbers_and_floats_tuples_and_lists_are_no_difference() -> None:
+    optim = optim_of(a_model(), "Adam", 1, conf={"betas": (0.9, 0.99)})
+    optim_of(a_model(), "Adam", 1.0, conf={"betas": [0.9, 0.99]}).load_state_dict(stored(optim.state_dict()))
+
+
+def test_R35_another_version_is_refused() -> None:
+    state = saved_state()
+    state["version"] = 2
+    assert refused(optim_of(a_model()), state) == "this state has version 2; this package reads 1"
+
+
+def test_R35_a_side_that_is_none_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^on_mismatch: 'confg' is not known. Did you mean 'config'\?"):
+        optim_of(a_model()).load_state_dict(saved_state(), "confg")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["config", "parameters", "optimizer", "clock", "window"])
+def test_R35_a_damaged_state_is_refused(key: str) -> None:
+    state = saved_state()
+    del state[key]
+    refused(optim_of(a_model(), accum_grad=2), state)
