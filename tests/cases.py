@@ -56,7 +56,7 @@ class HalvedWhenWorse(FeedbackSchedule[dict[str, float]]):
         worse = metric > state["best"]
         return {"best": min(metric, state["best"]), "factor": state["factor"] * (self.by if worse else 1.0)}
 
-    def __call__(self, step: int, state: dict[str, float]) -> float:  # noqa: ARG002 -- hears only the metric
+    def __call__(self, step: int, state: dict[str, float]) -> float:
         return state["factor"]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.grammar import read_schedule
 from optimscheduler.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule, Sequence, Warmup
+from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
 
 WHERE = "optim_sches.conf.schedule"
 

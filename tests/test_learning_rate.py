@@ -79,6 +79,13 @@ def test_R03_a_schedule_of_ones_own_counts_real_steps() -> None:
     assert rates == [1.0, 0.25, 1.0, 0.25]
 
 
+@pytest.mark.parametrize("accum_grad", [1, 2, 4])
+def test_R05_lengths_are_in_real_steps_however_many_batches_those_have(accum_grad: int) -> None:
+    optim = optim_of(a_model(), lr=1.0, schedule="Warmup(steps=4, then=Constant())", accum_grad=accum_grad)
+    rates = [report.lr for report in train(optim, DATA[:4] * accum_grad) if report.completes]
+    assert rates == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_observe_reaches_a_feedback_schedule_and_no_other() -> None:
     optim = optim_of(a_model(), lr=1.0, schedule=HalvedWhenWorse())
     assert isinstance(optim.schedule, FeedbackSchedule)

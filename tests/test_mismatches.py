@@ -25,10 +25,10 @@ class Drop(FeedbackSchedule[dict[str, float]]):
     def start(self) -> dict[str, float]:
         return {"drops": 0.0}
 
-    def observe(self, state: dict[str, float], metric: float) -> dict[str, float]:  # noqa: ARG002 -- counts
+    def observe(self, state: dict[str, float], metric: float) -> dict[str, float]:
         return {"drops": state["drops"] + 1}
 
-    def __call__(self, step: int, state: dict[str, float]) -> float:  # noqa: ARG002 -- hears only the metric
+    def __call__(self, step: int, state: dict[str, float]) -> float:
         return float(0.5 ** state["drops"])
 
 

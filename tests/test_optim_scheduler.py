@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimscheduler import ConfigError, Noamlr, OptimScheduler, ParameterError
+from optimscheduler import ConfigError, ExponentDecayLr, Noamlr, OptimScheduler, ParameterError
 from tests.cases_models import a_model, batches, mse, optim_of, spy, train, weights
 
 DATA = batches(8)
@@ -265,5 +265,8 @@ def test_R39_repr() -> None:
     )
     assert repr(optim_of(a_model(), optim_loss="nll", updated_modules="0", schedule="Cosine(steps=3)")) == (
         "OptimScheduler(optimizer=SGD, optim_loss=nll, updated_modules=['0'], schedule=Cosine(steps=3))"
+    )
+    assert repr(ExponentDecayLr("SGD", conf, a_model(), use_amp=False, decay_factor=0.5)) == (
+        "ExponentDecayLr(optimizer=SGD, optim_loss=None, updated_modules=None, decay_factor=0.5)"
     )
     assert repr(spy()) == "Spy(optimizer=SGD, optim_loss=None, updated_modules=None)"

@@ -167,7 +167,7 @@ def test_R04_a_skip_advances_the_curve_or_does_not(lr_clock: str, asked: list[in
     seen: list[int] = []
 
     class Watched(OptimScheduler):
-        def update_lr(self, real_step: int, epoch_num: int) -> float:  # noqa: ARG002  # the hook's signature
+        def update_lr(self, real_step: int, epoch_num: int) -> float:  # the hook's signature
             seen.append(real_step)
             return 0.1 / real_step
 

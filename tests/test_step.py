@@ -117,11 +117,6 @@ def test_R02_step_must_not_contradict_forward() -> None:
     assert optim.step({"loss": loss}, step_num=4).batch == 4
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BatchStep.forward keeps what it opened when its body raises; a later step() without forward() "
-    "takes that for its own batch",
-)
 def test_R02_a_forward_that_failed_is_forgotten() -> None:
     optim = an_optim(accum_grad=4)
     take(optim, DATA[0])
@@ -179,6 +174,28 @@ def test_R02_a_refused_epoch_changes_nothing() -> None:
     with pytest.raises(ConfigError, match="epoch_num must be a whole number"):
         take(optim, DATA[1], epoch_num=0)
     assert_same(frozen(optim), before)
+
+
+def test_R18_an_update_goes_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    optim, order = an_optim(), []
+    member = optim.member
+    for part, name in [
+        (member.kernel, "divide"),
+        (member.guard, "accepts"),
+        (member.values, "write"),
+        (member.kernel, "apply"),
+        (member.ledger, "record"),
+        (member.gradients, "clear"),
+    ]:
+        call = getattr(part, name)
+
+        def noted(*args: Any, call: Any = call, name: str = name, **kwargs: Any) -> Any:
+            order.append(name)
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(part, name, noted)
+    take(optim, DATA[0])
+    assert order == ["divide", "accepts", "write", "apply", "record", "clear"]
 
 
 # ---- what is told to others ----

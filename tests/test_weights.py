@@ -48,11 +48,20 @@ def test_R08_weights_may_come_per_loss_name_and_as_tensors() -> None:
     assert_close(optim.model, by_hand([DATA[:2]], counts=[[3.0, 1.0]]))
 
 
+@pytest.mark.parametrize("order", [[0, 2], [2, 0]])
+def test_R08_a_batch_of_weight_0_is_harmless_even_if_its_loss_is_nan(order: list[int]) -> None:
+    optim = an_optim(accum_grad=2)
+    for weight in order:
+        report = take(optim, DATA[weight], 1.0 if weight else float("nan"), weight=weight)
+    assert report.updated
+    assert_close(optim.model, by_hand([[DATA[2]]]))
+
+
 def test_R08_all_weights_0_are_no_update_and_no_skip() -> None:
     seen: list[int] = []
 
     class Watched(OptimScheduler):
-        def update_lr(self, real_step: int, epoch_num: int) -> float:  # noqa: ARG002  # the hook's signature
+        def update_lr(self, real_step: int, epoch_num: int) -> float:  # the hook's signature
             seen.append(real_step)
             return 0.1
 

@@ -74,7 +74,7 @@ def test_R33_its_state_is_plain_and_comes_back() -> None:
     window = filled((1.0, 3.0), (5.0, 1.0))
     state = stored(window.state_dict())
     restored = Window()
-    restored.load_state_dict(state)
+    restored.load_state_dict(state, torch.device("cpu"))
     assert_same(restored.state_dict(), window.state_dict())
     restored.add(3, torch.tensor(1.0), 1.0)
     assert state["batches"] == [1, 2], "the state that was loaded is left alone"

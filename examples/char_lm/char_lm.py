@@ -188,18 +188,16 @@ class CharLM(nn.Module):
         self._initialise(width)
 
     def _initialise(self, width: int) -> None:
-        """Normal weights of deviation 1 / sqrt(W), biases 0: what a W x W layer returns is as large as its input.
+        """Normal weights of deviation 1 / sqrt(W), biases 0.
 
-        At this width GPT-2's 0.02 holds attention back for hundreds of updates. The last weight of each of
+        What a W x W layer returns is then as large as what it was given. At this width GPT-2's 0.02 holds attention back for hundreds of updates. The last weight of each of
         the 2 * layers branches is smaller, so that the sum of all branches does not grow with the depth.
         """
-        deviation = width**-0.5
+        wide, narrow = width**-0.5, width**-0.5 / math.sqrt(2 * len(self.layers))
         for name, weight in self.named_parameters():
             last = name.endswith(("attention_out.weight", "mlp_out.weight"))
             if weight.ndim == 2:
-                nn.init.normal_(
-                    weight, std=deviation / math.sqrt(2 * len(self.layers)) if last else deviation
-                )
+                nn.init.normal_(weight, std=narrow if last else wide)
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
 

@@ -22,7 +22,7 @@ from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
-from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
+from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
 from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.schedules import Constant, FeedbackSchedule
@@ -118,6 +118,8 @@ class OptimScheduler:
     ) -> None:
         if not isinstance(optim_conf, Mapping):
             raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r}")
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         if distributed:
             raise ConfigError("distributed: this version trains in one process; leave it False")
         _check_names(optim_loss, updated_modules, exclude)
@@ -156,7 +158,7 @@ class OptimScheduler:
         self._line = BatchStep(model, {NAME: self.member}, self.precision)
         self._config = plain(
             {
-                "optim_type": optim_type,
+                "optim_type": path_of(optimizer_class),
                 "optim_conf": optim_conf,
                 "optim_loss": optim_loss,
                 "updated_modules": self.updated_modules,

@@ -14,7 +14,7 @@ from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import check_call, class_at
 from optimscheduler.parameters import OwnedParameters
 
-__all__ = ["build_optimizer", "find_optimizer", "group_keys", "peak_lr"]
+__all__ = ["build_optimizer", "find_optimizer", "group_keys", "path_of", "peak_lr"]
 
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 _FUSED_DEVICES = {"cpu", "cuda"}
@@ -43,6 +43,14 @@ def find_optimizer(optim_type: str) -> type[Optimizer]:
     return found
 
 
+def path_of(optimizer_class: type[Optimizer]) -> str:
+    """What a configuration calls the class, always in the same way."""
+    ours = optimizer_class.__module__.startswith("torch.optim")
+    return (
+        optimizer_class.__name__ if ours else f"{optimizer_class.__module__}.{optimizer_class.__qualname__}"
+    )
+
+
 def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> float:
     """The base learning rate: `optim_conf["lr"]`, or the optimizer's own default.
 
@@ -52,7 +60,7 @@ def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> 
     parameter = inspect.signature(optimizer_class).parameters.get("lr")
     default = None if parameter is None or parameter.default is parameter.empty else parameter.default
     lr = optim_conf.get("lr", default)
-    if isinstance(lr, torch.Tensor):
+    if isinstance(lr, torch.Tensor) and lr.numel() == 1:
         lr = lr.item()
     if lr is None:
         raise ConfigError(f"optim_conf: {optimizer_class.__name__} needs an lr, which is missing")
@@ -86,11 +94,26 @@ def build_optimizer(
         conf["lr"] = peak_lr(optimizer_class, conf)
     if _may_be_fused(optimizer_class, conf, owned):
         conf["fused"] = True
+    _check_settings(optimizer_class, conf, owned)
     groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
     try:
         return optimizer_class(groups, **conf)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {error}") from error
+
+
+def _check_settings(
+    optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters
+) -> None:
+    """Let the optimizer look at the settings of every group, which it would take as they are."""
+    stand_in = torch.nn.Parameter(torch.zeros(2, 2))
+    plain = {key: value for key, value in conf.items() if key not in _IMPLEMENTATIONS}
+    for group in owned.groups:
+        try:
+            optimizer_class([stand_in], **{**plain, **group.settings})
+        except (TypeError, ValueError, RuntimeError) as error:
+            where = "optim_conf" if not group.settings else f"param_groups: the rule '{group.label}'"
+            raise ConfigError(f"{where}: {optimizer_class.__name__} refuses this: {error}") from error
 
 
 def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:

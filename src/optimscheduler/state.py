@@ -96,7 +96,20 @@ def check_fits(m: Member, config: Mapping[str, Any], state: Mapping[str, Any]) -
 def load_state(
     m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
 ) -> None:
-    """Go on from a saved state that fits; `settings` takes the groups' lr, betas, ... from it too."""
+    """Go on from a saved state that fits; `settings` takes the groups' lr, betas, ... from it too.
+
+    Raises:
+        CheckpointError: a part of it is not what it should be.
+    """
+    try:
+        _load_parts(m, config, precision, state, settings=settings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"this state is damaged inside one of its parts: {error!r}") from error
+
+
+def _load_parts(
+    m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
+) -> None:
     scaler = precision.scaler(m.loss)
     load_optimizer(m.optimizer, list(m.owned.by_name), state["optimizer"], settings=settings)
     if scaler is not None and state["scaler"] is not None:
@@ -104,7 +117,7 @@ def load_state(
     m.clock.load_state_dict(state["clock"])
     m.ledger.load_state_dict(state["ledger"])
     m.guard.load_state_dict(state["guard"])
-    m.window.load_state_dict(state["window"])
+    m.window.load_state_dict(state["window"], m.gradients.leaves[0].device)
     m.gradients.restore(state["window"]["gradients"])
     _rescale(m, precision, state["window"]["scale"])
     if settings and sum(state["ledger"].values()):
@@ -159,6 +172,8 @@ def plain(value: object) -> Any:  # Any: a tree of plain values
         return value
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.item()
+    if hasattr(value, "__qualname__"):  # a function or class: its repr holds an address
+        return f"{value.__module__}.{value.__qualname__}"
     return repr(value)
 
 

@@ -110,8 +110,12 @@ class BatchStep:
             last: this batch ends its window, though that is not full.
         """
         self._opened = self._beats(step_num, last)
-        with self.precision.autocast():
-            yield
+        try:
+            with self.precision.autocast():
+                yield
+        except BaseException:
+            self._opened = None  # this batch is not coming
+            raise
 
     def step(
         self,
@@ -139,6 +143,7 @@ class BatchStep:
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
+        self._opened = None
         for member in self.members.values():
             member.clock.flush()
         reports = {n: self._update(n, timer, logger) for n, member in self.members.items() if member.window}

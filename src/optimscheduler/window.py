@@ -92,10 +92,11 @@ class Window:
             "weighted": self.weighted,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take those contents."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take those contents; tensors come to the device."""
         self.batches, self.weighted = list(state["batches"]), state["weighted"]
-        self.losses, self.weights = list(state["losses"]), list(state["weights"])
+        self.losses = [loss.to(device) for loss in state["losses"]]
+        self.weights = [w.to(device) if isinstance(w, Tensor) else w for w in state["weights"]]
 
     def clear(self) -> None:
         """Open a new one."""

@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_an_untrained_model_scores_as_badly_as_random_scores() -> None:
     model, codes = CharLM(vocabulary=SYMBOLS_103, layers=2), characters(8, 128, kinds=103)
     loss = model({"inputs": codes, "targets": codes.flip(0)})["loss"].item()
-    # Scores of variance 1 cost log E[exp(score)] = 1/2 more than equal ones; 0.2 is the luck of 1,024 targets.
+    # Scores of variance 1 cost log E[exp(score)] = 1/2 more than equal ones; 0.2 for the luck of 1,024 draws.
     assert loss == pytest.approx(math.log(103) + 0.5, abs=0.2)
 
 

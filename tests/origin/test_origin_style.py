@@ -1,4 +1,4 @@
-"""R37: subclasses written for the origin, driven as the origin's runner drives them, train as the textbook does."""
+"""R37: subclasses written for the origin, driven as its runner drives them, train as the textbook does."""
 
 from __future__ import annotations
 

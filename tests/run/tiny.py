@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from tests.cases import HalvedWhenWorse
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from optimscheduler import OptimScheduler
+from tests.cases import HalvedWhenWorse
 
 __all__ = [
     "Endless",
@@ -41,7 +42,7 @@ Batch = dict[str, Tensor]
 class Tiny(nn.Module):
     """4 -> width -> 1 with a norm that has buffers, and dropout."""
 
-    def __init__(self, width: int = 6, dropout: float = 0.3, tied: bool = False) -> None:
+    def __init__(self, width: int = 6, dropout: float = 0.3) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be >= 1, not {width}")
@@ -49,7 +50,6 @@ class Tiny(nn.Module):
         self.norm = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(dropout)
         self.second = nn.Linear(width, 1)
-        self.tied = self.first if tied else None
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         hidden = self.dropout(torch.tanh(self.norm(self.first(batch["x"]))))
@@ -129,6 +129,9 @@ class Points(Dataset[Batch]):
 
 class Endless(IterableDataset[Batch]):
     """A stream."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([])
 
 
 class Sized:

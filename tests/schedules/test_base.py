@@ -13,7 +13,6 @@ import sys
 
 import pytest
 from hypothesis import given
-from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
 
 from optimscheduler import schedules as package
 from optimscheduler.schedules import (
@@ -25,6 +24,7 @@ from optimscheduler.schedules import (
     Schedule,
     Warmup,
 )
+from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.written)

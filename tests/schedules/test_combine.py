@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests import cases
-from tests.cases import schedules
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -27,6 +25,8 @@ from optimscheduler.schedules import (
     Sequence,
     Warmup,
 )
+from tests import cases
+from tests.cases import schedules
 
 SHAPES = ["linear", "cosine", "exponential", "power", "one_minus_sqrt"]
 AT = st.integers(1, 3000)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cases import BAD, CASES, Case
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, LRScheduler
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.schedules import Cosine, Exponential, InverseSqrt, Linear, Noam, Schedule
+from tests.cases import BAD, CASES, Case
 
 STEPS = st.integers(1, 10_000)
 AT = st.integers(1, 20_000)

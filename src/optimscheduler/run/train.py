@@ -11,6 +11,7 @@ import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 
+from optimscheduler.errors import ConfigError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
@@ -24,6 +25,8 @@ from optimscheduler.run.plotting import plot_curves
 from optimscheduler.run.runner import Runner, State
 
 __all__ = ["INTERRUPTED", "train"]
+
+_log = logging.getLogger("optimscheduler")
 
 INTERRUPTED = 130
 """Exit code of a run that Ctrl-C has stopped: 128 + the number of SIGINT."""
@@ -92,7 +95,7 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
             done = runner.run(monitor, lines, lambda: interrupt.asked)
         finally:
             monitor.close()
-            plot_curves(folder)
+            _draw(folder)
     if finished:
         _say(screen, "finished   this run was at its end already; a larger num_epochs makes it longer")
     _say(
@@ -114,16 +117,23 @@ def _console(runner: Runner, screen: Screen) -> Console:
     )
 
 
+def _draw(folder: Path) -> None:
+    """A picture is not worth an error, and must not hide one."""
+    try:
+        plot_curves(folder)
+    except ConfigError as error:
+        _log.warning("%s", error)
+
+
 @contextmanager
 def _unspoken() -> Iterator[None]:
     """What the package would warn of inside was said already, with the places of the whole configuration."""
-    logger = logging.getLogger("optimscheduler")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    level = _log.level
+    _log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _log.setLevel(level)
 
 
 def _say(screen: Screen, text: str) -> None:

@@ -7,8 +7,9 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.monitor.base import Record
@@ -59,16 +60,15 @@ class JsonLines:
         file = self._files[name]
         try:
             file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
-            file.flush()
         except OSError as error:
             raise CheckpointError(
                 f"{file.name} cannot be written: {error.strerror}; --resume goes on from the last checkpoint"
             ) from error
 
 
-def _open(path: Path, length: int) -> BinaryIO:
+def _open(path: Path, length: int) -> FileIO:
     try:
-        file = path.open("ab")
+        file = path.open("ab", buffering=0)  # a line is with the system at once, or an error at once
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     there = file.seek(0, os.SEEK_END)

@@ -1,0 +1,92 @@
+"""`metrics.jsonl` and `validation.jsonl`: whole lines, valid JSON, cut back to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, JsonLines, read_lines
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_known(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path, {})
+    lines.window({"batch": 1, "loss": 0.5})
+    assert (tmp_path / METRICS).read_text() == '{"batch": 1, "loss": 0.5}\n'
+    lines.validated({"epoch": 1})
+    lines.sampled("not kept")
+    assert (tmp_path / VALIDATION).read_text() == '{"epoch": 1}\n'
+    assert lines.lengths() == {METRICS: 26, VALIDATION: 13}
+    lines.close()
+
+
+def test_what_json_cannot_hold_is_null(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path, {})
+    lines.window({"loss": math.nan, "grad_norm": math.inf, "lr": -math.inf, "batch": 3, "updated": False})
+    lines.close()
+    text = (tmp_path / METRICS).read_text()
+    assert text == '{"loss": null, "grad_norm": null, "lr": null, "batch": 3, "updated": false}\n'
+
+
+def test_a_resumed_run_cuts_off_what_the_checkpoint_does_not_know(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path, {})
+    lines.window({"batch": 1})
+    known = lines.lengths()
+    lines.window({"batch": 2})
+    lines.validated({"epoch": 1})
+    lines.close()
+    again = JsonLines(tmp_path, known)
+    again.window({"batch": 3})
+    again.close()
+    assert read_lines(tmp_path / METRICS) == [{"batch": 1}, {"batch": 3}]
+    assert read_lines(tmp_path / VALIDATION) == []
+
+
+def test_a_new_run_begins_with_empty_files(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text("old\n")
+    JsonLines(tmp_path, {}).close()
+    assert (tmp_path / METRICS).read_text() == ""
+
+
+def test_lines_that_are_gone_are_told_and_not_made_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / METRICS).write_text('{"batch": 1}\n')
+    with caplog.at_level(logging.WARNING):
+        lines = JsonLines(tmp_path, {METRICS: 39, VALIDATION: 0})
+    lines.window({"batch": 4})
+    lines.close()
+    assert "metrics.jsonl has lost 26 of the 39 bytes that the checkpoint knows of" in caplog.text
+    assert read_lines(tmp_path / METRICS) == [{"batch": 1}, {"batch": 4}]
+
+
+def test_reading_leaves_out_a_line_that_was_cut_off_in_writing(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"text": "a\\u2028b"}\n{"batch": 2}\n{"bat')
+    assert read_lines(tmp_path / METRICS) == [{"text": "a\u2028b"}, {"batch": 2}]
+    assert read_lines(tmp_path / "nowhere") == []
+
+
+def test_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / METRICS).mkdir()
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl cannot be written: Is a directory"):
+        JsonLines(tmp_path, {})
+
+
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path, {})
+    lines._files[METRICS].close()
+    lines._files[METRICS] = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  # closed with the others
+    with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device; --resume"):
+        lines.window({"batch": 1})
+    lines.close()
+
+
+def test_every_line_is_json(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path, {})
+    lines.validated({"loss": 1e-300, "näme": 1.5})
+    lines.close()
+    assert json.loads((tmp_path / VALIDATION).read_bytes()) == {"loss": 1e-300, "näme": 1.5}

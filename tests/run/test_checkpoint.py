@@ -1,0 +1,130 @@
+"""Checkpoint files: whole or not there, the newest few, nothing executed. Damage: `test_bad_input.py`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optimscheduler.errors import CheckpointError
+from optimscheduler.run.checkpoint import Checkpoints
+from tests.run.command import call, checkpoints, last_weights, write
+
+STATE: dict[str, Any] = dict.fromkeys(["config", "model", "optim_sches", "progress", "random", "lengths"], 0)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    files = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert files.all() == []
+    path = files.save(12, {**STATE, "model": {"w": torch.ones(2)}})
+    assert path.name == "batch-00000012.pt"
+    state = files.load(path)
+    assert torch.equal(state.pop("model")["w"], torch.ones(2))
+    assert state == {**{key: 0 for key in STATE if key != "model"}, "version": 1}
+
+
+def test_the_newest_few_stay_by_number_not_by_name(tmp_path: Path) -> None:
+    files = Checkpoints(tmp_path, keep=2)
+    for batch in (99_999_999, 5, 100_000_000):  # the last has a digit more and sorts before as text
+        files.save(batch, STATE)
+    assert [path.name for path in files.all()] == ["batch-99999999.pt", "batch-100000000.pt"]
+
+
+def test_other_files_are_neither_taken_for_checkpoints_nor_removed(tmp_path: Path) -> None:
+    for name in ("batch-1.pt", "batch-00000001.pt.bak", "best.pt"):
+        (tmp_path / name).write_text("mine")
+    Checkpoints(tmp_path, keep=1).save(3, STATE)
+    assert sorted(os.listdir(tmp_path)) == [
+        "batch-00000001.pt.bak",
+        "batch-00000003.pt",
+        "batch-1.pt",
+        "best.pt",
+    ]
+
+
+def test_what_a_killed_process_left_half_written_goes_away(tmp_path: Path) -> None:
+    (tmp_path / "batch-00000002.tmp").write_bytes(b"half")
+    files = Checkpoints(tmp_path, keep=2)
+    assert files.all() == []
+    files.save(3, STATE)
+    assert os.listdir(tmp_path) == ["batch-00000003.pt"]
+
+
+def test_an_error_in_writing_leaves_the_file_before_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Checkpoints(tmp_path, keep=2)
+    path = files.save(3, STATE)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match=r"batch-00000003\.pt cannot be written: .*No space left"):
+            files.save(3, {**STATE, "progress": 1})
+    assert files.load(path)["progress"] == 0
+
+
+def test_bytes_are_synced_before_the_name_and_the_name_before_others_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real_sync, real_replace, real_unlink = os.fsync, Path.replace, Path.unlink
+
+    def fsync(handle: int) -> None:
+        order.append("sync folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "sync file")
+        real_sync(handle)
+
+    def replace(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return real_replace(self, target)
+
+    def unlink(self: Path) -> None:
+        order.append("remove")
+        real_unlink(self)
+
+    files = Checkpoints(tmp_path, keep=1)
+    files.save(1, STATE)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    files.save(2, STATE)
+    assert order == ["sync file", "rename", "sync folder", "remove"]
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch trapped",))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({**STATE, "version": 1, "model": Trap()}, "batch-00000001.pt")
+    with pytest.raises(CheckpointError, match=r"cannot be read"):
+        Checkpoints(tmp_path, keep=1).load(tmp_path / "batch-00000001.pt")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_path_with_a_space_is_quoted_where_it_is_to_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    (folder / "batch-00000001.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"rm '.*/my runs/batch-00000001\.pt'"):
+        Checkpoints(folder, keep=1).load(folder / "batch-00000001.pt")
+
+
+def test_a_run_checkpoints_every_few_windows_and_at_the_end_of_each_epoch(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    assert call("train", config, "keep=99", "--out", tmp_path / "run").code == 0
+    # 15 batches, 9 windows that end at 2 4 5 7 9 10 12 14 15: every second one, and each epoch's last
+    assert checkpoints(tmp_path / "run") == [f"batch-{n:08}.pt" for n in (4, 5, 7, 10, 14, 15)]
+    path = tmp_path / "run" / "checkpoints" / "batch-00000004.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["progress"] == {"epoch": 1, "batch_in_epoch": 4, "batch": 4, "windows": 2}
+    assert state["config"]["train_cfg"]["model"]["type"] == "tests.run.tiny.Tiny"
+    assert set(last_weights(tmp_path / "run")) == set(state["model"])

@@ -1,0 +1,117 @@
+"""`optimscheduler explain`: the plan as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optimscheduler.run.explain import text_curve
+from tests.run.command import call, write
+
+
+def test_the_whole_answer(tmp_path: Path) -> None:
+    said = call("explain", write(tmp_path))
+    assert said.code == 0
+    assert said.err == ""
+    # The curve has 6 rows of 8 eighths, 48 for 0.01: 16 32 48 on the way up, then 48 sqrt(3 / s),
+    # which is 42 37 34 31 29 28.
+    assert [line.rstrip() for line in said.out.splitlines()] == [
+        "model      tests.run.tiny.Tiny()",
+        "data       18 items, 4 per batch, 6 held out",
+        "training   3 epochs, accum_grad 2, clip 1, seed 3",
+        "precision  as the model is, no autocast, on cpu, 1 thread",
+        "main       Noamlr(optimizer=Adam, optim_loss=None, updated_modules=None, d_model=None, "
+        "warmup_steps=3)",
+        "",
+        "owner  group  tensors  parameters  base lr  weight decay",
+        "main   all          6          49     0.01             0",
+        "",
+        "plan       3 epochs x 5 batches / accum_grad 2 = 9 windows",
+        "main       9 updates, lr 0.00333 at 1, peak 0.01 at 3, 0.00577 at 9",
+        "             █▂      0.01",
+        "             ██▅▂",
+        "            █████▇▅▄",
+        "            ████████",
+        "           █████████",
+        "           █████████",
+        "           1       9",
+        "note       the last window of each epoch has 1 of 2 batches",
+    ]
+
+
+def test_explaining_trains_nothing_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = write(tmp_path)
+    assert call("explain", config).code == 0
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_settings_are_told_as_they_are(tmp_path: Path) -> None:
+    out = call(
+        "explain",
+        write(tmp_path),
+        "grad_clip=null",
+        "num_epochs=1",
+        "data_cfg.valid=null",
+        "partial_window=carry",
+        "use_amp=bf16",
+        "train_cfg.model.conf={width: 3}",
+        "train_cfg.optim_sches.conf.updated_modules='first'",
+    ).out
+    assert "model      tests.run.tiny.Tiny(width=3)" in out
+    assert "data       18 items, 4 per batch, none held out" in out
+    assert "training   1 epoch, accum_grad 2, no clipping, seed 3" in out
+    assert "precision  bfloat16 autocast, on cpu" in out
+    assert "plan       1 epoch x 5 batches / accum_grad 2 = 3 windows, windows carried over" in out
+    assert "nobody: will not train" in out
+    assert "3 updates, lr 0.00333 at 1, 0.01 at 3\n" in out  # the peak is the end
+
+
+def test_float16_asked_for_where_there_is_none_is_said_once(tmp_path: Path) -> None:
+    out = call("train", write(tmp_path), "use_amp=true", "num_epochs=1", "--out", tmp_path / "run").out
+    assert out.count("note       use_amp=True means float16 on CUDA; on cpu the model runs as it is") == 1
+
+
+def test_a_run_without_updates_has_no_curve(tmp_path: Path) -> None:
+    said = call("explain", write(tmp_path), "train_cfg.optim_sches.conf.step_per_update=99")
+    assert said.code == 0
+    assert "main makes no update" in said.out
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    text = YAML.replace("type: tests.run.tiny.Tiny}", "type: tests.run.tiny.Tiny, conf: {width: 3}}")
+    out = call(
+        "explain",
+        write(tmp_path, text),
+        "train_cfg.optim_sches.conf.param_groups=[{name: ['[bold]', first]}]",
+    )
+    assert out.code == 0
+    assert "[bold] first" in out.out
+
+
+@pytest.mark.parametrize(
+    ("points", "lines"),
+    [
+        ([(1, 0.0), (2, 0.5), (3, 1.0)], [" ▄█ 1", "1  3"]),
+        ([(4, 2.0)], ["█ 2", "4  4"]),
+        ([(1, 0.0), (2, 0.0)], ["   1", "1  2"]),
+        # four points in three columns: the higher one of the two that share a column is drawn
+        ([(1, 1.0), (2, 0.5), (3, 0.25), (4, 0.125)], ["█▄▂ 1", "1  4"]),
+    ],
+)
+def test_a_curve_of_block_characters(points: list[tuple[int, float]], lines: list[str]) -> None:
+    assert text_curve(points, width=3, height=1) == lines
+
+
+def test_a_curve_of_several_rows_fills_up_from_below() -> None:
+    assert text_curve([(1, 0.25), (2, 0.75), (3, 1.0)], width=3, height=2) == [" ▄█ 1", "▄██", "1  3"]
+
+
+def test_the_peak_of_a_long_curve_is_drawn_and_named() -> None:
+    points = [(s, 1.0 if s == 501 else 0.5) for s in range(1, 1001)]
+    rows = text_curve(points, width=10, height=2)
+    assert rows[0] == "     █     1"
+    assert rows[1] == "██████████"
