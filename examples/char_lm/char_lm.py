@@ -190,8 +190,9 @@ class CharLM(nn.Module):
     def _initialise(self, width: int) -> None:
         """Normal weights of deviation 1 / sqrt(W), biases 0.
 
-        What a W x W layer returns is then as large as what it was given. At this width GPT-2's 0.02 holds attention back for hundreds of updates. The last weight of each of
-        the 2 * layers branches is smaller, so that the sum of all branches does not grow with the depth.
+        What a W x W layer returns is then as large as what it was given. At this width GPT-2's 0.02 holds
+        attention back for hundreds of updates. The last weight of each of the 2 * layers branches is
+        smaller, so that the sum of all branches does not grow with the depth.
         """
         wide, narrow = width**-0.5, width**-0.5 / math.sqrt(2 * len(self.layers))
         for name, weight in self.named_parameters():

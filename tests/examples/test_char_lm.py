@@ -145,7 +145,7 @@ def test_wrong_data_settings_are_refused(conf: dict[str, object], message: str) 
         PydocText(**conf)  # type: ignore[arg-type]
 
 
-def test_the_valid_split_takes_its_own_stride() -> None:
+def test_the_valid_split_takes_the_context_as_its_stride() -> None:
     assert len(PydocText("valid", 128, 128)) == len(PydocText("valid", 128))
 
 
@@ -253,7 +253,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model.logits(codes), model.logits(codes))
 
 
-def test_dropout_of_attention_is_off_in_eval_and_without_it_training_is_exact() -> None:
+def test_without_dropout_training_and_eval_score_alike() -> None:
     model, codes = small(), characters(2, 8)
     trained = model.logits(codes)
     assert torch.equal(trained, model.eval().logits(codes))

@@ -135,7 +135,7 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     the file can be named in it.
     """
     sys.path.append(str(config.resolve().parent))
-    screen = Screen() if sys.stdout.isatty() else Screen(width=_WIDTH)
+    screen = Screen() if _is_terminal() else Screen(width=_WIDTH)
     try:
         with _spoken(screen):
             code = command(screen)
@@ -146,6 +146,10 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
         typer.echo("stopped at once, by Ctrl-C; --resume goes on from the last checkpoint", err=True)
         code = INTERRUPTED
     raise typer.Exit(code)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 class _OnScreen(logging.Handler):

@@ -41,7 +41,7 @@ def plot_curves(folder: Path) -> Path | None:
     _line(lr, steps, [record["lr"] for record in windows], None)
     lr.set_ylabel("learning rate")
     lr.set_ylim(bottom=0)
-    _line(norm, steps, [record["grad_norm"] for record in windows], None)
+    _line(norm, steps, [record["grad_norm"] or None for record in windows], None)  # 0 has no logarithm
     norm.set_ylabel("gradient norm")
     norm.set_yscale("log")
     norm.yaxis.set_major_formatter(LogFormatter())
