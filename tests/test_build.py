@@ -127,7 +127,7 @@ def test_the_description_is_left_alone() -> None:
         ),
         (
             {"type": "torch.nn.Linear", "conf": CONF},
-            "optim_sches.type: 'torch.nn.Linear' is a Linear, but a OptimScheduler is needed here",
+            "optim_sches.type: 'torch.nn.Linear' is of type Linear, but needed here: OptimScheduler",
         ),
         (
             {"type": None, "conf": CONF},

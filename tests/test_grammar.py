@@ -156,7 +156,7 @@ REFUSED: list[tuple[object, str]] = [
     (Constant, ": this is the class alone; write Constant(), with its arguments"),
     (
         "math.sqrt()",
-        ": 'math.sqrt' is a builtin_function_or_method, but a Schedule or FeedbackSchedule is needed here",
+        ": 'math.sqrt' is of type builtin_function_or_method, but needed here: Schedule or FeedbackSchedule",
     ),
     (
         "no_such.Thing()",

@@ -83,10 +83,10 @@ def test_class_at_refuses_with_what_is_needed() -> None:
         f"{WHERE}: there is no Schedule 'Cosin'. Did you mean 'Cosine'? Known: Cosine."
     )
     assert message_of(lambda: class_at("builtins.dict", Schedule, WHERE)) == (
-        f"{WHERE}: 'builtins.dict' is a dict, but a Schedule is needed here"
+        f"{WHERE}: 'builtins.dict' is of type dict, but needed here: Schedule"
     )
     assert message_of(lambda: class_at("math.sqrt", (Schedule, int), WHERE)) == (
-        f"{WHERE}: 'math.sqrt' is a builtin_function_or_method, but a Schedule or int is needed here"
+        f"{WHERE}: 'math.sqrt' is of type builtin_function_or_method, but needed here: Schedule or int"
     )
     assert message_of(lambda: class_at("Cosine", Schedule, WHERE)) == (
         f"{WHERE}: 'Cosine' is not a dotted path like 'package.module.Name'"
@@ -134,3 +134,8 @@ def test_construct_says_where_the_refused_value_stands() -> None:
     assert message_of(lambda: construct(Strict, {"lr": 1, "steps": "3"}, WHERE)).startswith(
         f"{WHERE}: Strict refuses this: '<' not supported"
     )
+
+
+def test_a_misspelt_short_name_with_a_dot_is_answered_with_the_short_name() -> None:
+    with pytest.raises(ConfigError, match=r"there is no 'noam\.Noamlrr'\. Did you mean 'noam\.Noamlr'\?"):
+        class_at("noam.Noamlrr", Schedule, WHERE, {"noam.Noamlr": Schedule, "exp.Exp": Schedule})

@@ -60,7 +60,7 @@ def test_R17_a_dotted_path_reaches_ones_own() -> None:
     [
         ("Adm", r"^optim_type: there is no Optimizer 'Adm'. Did you mean 'Adam'\? Known: "),
         ("torch.optim.Adm", r"^optim_type: module 'torch.optim' has no 'Adm'. Did you mean 'Adam'\?"),
-        ("torch.nn.Linear", r"^optim_type: 'torch.nn.Linear' is a Linear, but a Optimizer is needed here$"),
+        ("torch.nn.Linear", r"^optim_type: 'torch.nn.Linear' is of type Linear, but needed here: Optimizer$"),
         ("torch.nn.functional.relu", r"^optim_type: 'torch.nn.functional.relu' is a function, but a Opt"),
         ("no.such.Thing", r"^optim_type: there is no module 'no'"),
         ("Optimizer", r"^optim_type: there is no Optimizer 'Optimizer'\."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -63,11 +64,22 @@ def class_at(
     elif short and "." not in path:
         raise ConfigError(f"{where}: there is no {needed} {path!r}. {nearest(path, short)}")
     else:
-        found = object_at(path, where)
+        found = _object_near(path, where, short)
     if not (isinstance(found, type) and issubclass(found, base)):
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
-        raise ConfigError(f"{where}: {path!r} is a {kind}, but a {needed} is needed here")
+        raise ConfigError(f"{where}: {path!r} is of type {kind}, but needed here: {needed}")
     return found
+
+
+def _object_near(path: str, where: str, short: Mapping[str, type]) -> Any:  # Any: see object_at
+    """What a dotted path names; where there is nothing, the message has the nearest short name."""
+    try:
+        return object_at(path, where)
+    except ConfigError as error:
+        near = difflib.get_close_matches(path, short, n=1)
+        if not near:
+            raise
+        raise ConfigError(f"{where}: there is no {path!r}. Did you mean {near[0]!r}?") from error
 
 
 def check_call(target: Callable[..., Any], conf: Mapping[str, Any], where: str, *given: str) -> None:

@@ -253,6 +253,12 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model.logits(codes), model.logits(codes))
 
 
+def test_dropout_acts_on_attention_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, codes = small(dropout=0.5), characters(2, 8)
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)  # leaves that of attention alone
+    assert not torch.equal(model.logits(codes), model.logits(codes))
+
+
 def test_without_dropout_training_and_eval_score_alike() -> None:
     model, codes = small(), characters(2, 8)
     trained = model.logits(codes)
@@ -335,10 +341,14 @@ def test_a_sample_starts_as_if_after_a_line_end_or_else_after_the_first_symbol()
         assert model.write_sample(1, temperature=1e-6) == vocabulary[likeliest]
 
 
-def test_a_cold_sample_is_the_likeliest_text() -> None:
-    model = small()
-    cold = [model.write_sample(12, torch.Generator().manual_seed(seed), temperature=1e-6) for seed in (1, 2)]
-    assert cold[0] == cold[1]
+def test_a_cold_sample_is_the_likeliest_text_given_all_that_fits_the_context() -> None:
+    model, codes = small(), [0]  # the line end
+    for _ in range(12):  # beyond the context of 8
+        codes.append(int(model.logits(torch.tensor([codes[-8:]]))[0, -1].argmax()))
+    likeliest = "".join("\nabcdefg"[code] for code in codes[1:])
+    assert len(set(likeliest)) > 1  # or the context would not matter
+    for seed in (1, 2):
+        assert model.write_sample(12, torch.Generator().manual_seed(seed), temperature=1e-6) == likeliest
 
 
 @pytest.mark.parametrize(

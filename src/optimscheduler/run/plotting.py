@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
@@ -44,8 +44,9 @@ def plot_curves(folder: Path) -> Path | None:
     _line(norm, steps, [record["grad_norm"] or None for record in windows], None)  # 0 has no logarithm
     norm.set_ylabel("gradient norm")
     norm.set_yscale("log")
-    norm.yaxis.set_major_formatter(LogFormatter())
-    norm.yaxis.set_minor_formatter(LogFormatter())
+    norm.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    norm.yaxis.set_major_formatter("{x:g}")
+    norm.yaxis.set_minor_formatter("")
     norm.set_xlabel("real step (window)")
     skipped = [record["real_step"] for record in windows if record["skipped"]]
     for axes in (loss, lr, norm):
