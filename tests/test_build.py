@@ -117,8 +117,7 @@ def test_the_description_is_left_alone() -> None:
         ),
         (
             {"type": "noam.Noam", "conf": CONF},
-            "optim_sches.type: there is no module 'noam' (wanted for 'noam.Noam'). Is it installed, or "
-            "beside the configuration file?",
+            "optim_sches.type: there is no 'noam.Noam'. Did you mean 'noam.Noamlr'?",
         ),
         (
             {"type": "Noamlr", "conf": CONF},

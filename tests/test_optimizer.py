@@ -61,7 +61,10 @@ def test_R17_a_dotted_path_reaches_ones_own() -> None:
         ("Adm", r"^optim_type: there is no Optimizer 'Adm'. Did you mean 'Adam'\? Known: "),
         ("torch.optim.Adm", r"^optim_type: module 'torch.optim' has no 'Adm'. Did you mean 'Adam'\?"),
         ("torch.nn.Linear", r"^optim_type: 'torch.nn.Linear' is of type Linear, but needed here: Optimizer$"),
-        ("torch.nn.functional.relu", r"^optim_type: 'torch.nn.functional.relu' is a function, but a Opt"),
+        (
+            "torch.nn.functional.relu",
+            r"^optim_type: 'torch.nn.functional.relu' is of type function, but needed here: Optimizer$",
+        ),
         ("no.such.Thing", r"^optim_type: there is no module 'no'"),
         ("Optimizer", r"^optim_type: there is no Optimizer 'Optimizer'\."),
         ("torch.optim.Optimizer", r"^optim_type: Optimizer is the base class; name one of its subclasses$"),
