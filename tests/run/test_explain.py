@@ -19,7 +19,7 @@ def test_the_whole_answer(tmp_path: Path) -> None:
     assert [line.rstrip() for line in said.out.splitlines()] == [
         "model      tests.run.tiny.Tiny()",
         "data       18 items, 4 per batch, 6 held out",
-        "training   3 epochs, accum_grad 2, clip 1, seed 3",
+        "training   3 epochs, clip 1, seed 3",
         "precision  as the model is, no autocast, on cpu, 1 thread",
         "main       Noamlr(optimizer=Adam, optim_loss=None, updated_modules=None, d_model=None, "
         "warmup_steps=3)",
@@ -63,7 +63,7 @@ def test_settings_are_told_as_they_are(tmp_path: Path) -> None:
     ).out
     assert "model      tests.run.tiny.Tiny(width=3)" in out
     assert "data       18 items, 4 per batch, none held out" in out
-    assert "training   1 epoch, accum_grad 2, no clipping, seed 3" in out
+    assert "training   1 epoch, no clipping, seed 3" in out
     assert "precision  bfloat16 autocast, on cpu" in out
     assert "plan       1 epoch x 5 batches / accum_grad 2 = 3 windows, windows carried over" in out
     assert "nobody: will not train" in out

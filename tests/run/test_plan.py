@@ -211,3 +211,10 @@ def test_planning_leaves_the_generators_and_the_schedule_of_the_run_alone() -> N
     before: Any = torch.get_rng_state()
     plan_of()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_window_of_the_members_own_is_what_the_plan_counts() -> None:
+    config = config_of("train_cfg.optim_sches.conf.accum_grad=5")
+    plan = make_plan(config, batches=5)
+    assert plan.horizon.windows == 3, "3 epochs of one window each; the experiment's accum_grad of 2 gives 9"
+    assert plan.members["main"].updates == 3

@@ -36,7 +36,7 @@ def show_config(screen: Screen, config: RunConfig, data: RunData) -> None:
     _line(screen, f"model      {train.model.type}({model})")
     _line(screen, f"data       {data.items:,} items, {config.data_cfg.batch_size} per batch{held_out}")
     epochs = _count(config.num_epochs, "epoch")
-    _line(screen, f"training   {epochs}, accum_grad {config.accum_grad}, {clip}, seed {config.seed}")
+    _line(screen, f"training   {epochs}, {clip}, seed {config.seed}")
     _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
 
 

@@ -42,22 +42,28 @@ class Horizon:
     dropped: int = 0
 
     @classmethod
-    def of(cls, config: RunConfig, batches: int) -> Horizon:
+    def of(cls, config: RunConfig, batches: int, accum_grad: int | None = None) -> Horizon:
         """The horizon of a configuration whose data give so many batches per epoch.
+
+        Args:
+            config: checked.
+            batches: per epoch.
+            accum_grad: the OptimScheduler's, if its `conf` says otherwise than the experiment.
 
         Raises:
             ConfigError: `drop` leaves nothing.
         """
-        dropped = batches % config.accum_grad if config.partial_window == "drop" else 0
+        accum_grad = accum_grad or config.accum_grad
+        dropped = batches % accum_grad if config.partial_window == "drop" else 0
         if dropped == batches:
             raise ConfigError(
                 f"partial_window: 'drop' leaves nothing to train on: an epoch has {batches} batches, fewer "
-                f"than accum_grad={config.accum_grad}; write apply or carry, or a smaller batch_size"
+                f"than accum_grad={accum_grad}; write apply or carry, or a smaller batch_size"
             )
         return cls(
             epochs=config.num_epochs,
             batches=batches - dropped,
-            accum_grad=config.accum_grad,
+            accum_grad=accum_grad,
             carry=config.partial_window == "carry",
             dropped=dropped,
         )
@@ -166,7 +172,7 @@ def make_plan(config: RunConfig, batches: int) -> Plan:
         model, optim_sches = _trial(config)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         notes.append(f"built on the CPU, because the model cannot be built on the meta device: {reason:.100}")
-    horizon = Horizon.of(config, batches)
+    horizon = Horizon.of(config, batches, next(iter(optim_sches.values())).accum_grad)
     members = {name: _member_plan(optim, horizon) for name, optim in optim_sches.items()}
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
     return Plan(horizon=horizon, rows=tuple(_rows(model, optim_sches)), members=members, notes=tuple(notes))
