@@ -27,7 +27,7 @@ _SHARED = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type", 
 
 
 def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cfg: Any) -> OptimSchedulerDict:
-    """Build what `optim_sches` describes.
+    """Build what `optim_sches` describes: one OptimScheduler, or several by name.
 
         type: noam.Noamlr               # a name in `TYPES` or a dotted path; by default OptimScheduler
         conf:
@@ -35,30 +35,43 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
           optim_conf: {lr: 2e-3}
           warmup_steps: 4000
 
+    or
+
+        encoder_optim: {type: ..., conf: {updated_modules: encoder, ...}}
+        decoder_optim: {type: ..., conf: {updated_modules: decoder, ...}}
+
     Args:
         model: the model, on its device already.
-        optim_sches: a mapping with `type` and `conf`.
+        optim_sches: a mapping with `type` or `conf` is one OptimScheduler; otherwise its keys are names.
         **exp_cfg: what the experiment says for all of them: use_amp, accum_grad, ft_factor, grad_clip,
             grad_norm_type, distributed. A `conf` may say otherwise for itself.
 
     Returns:
-        A mapping whose one member is called `"main"`.
+        A mapping; a single member is called `"main"`.
 
     Raises:
         ConfigError: with the place, for example `optim_sches.conf.warmup_steps`.
-        ParameterError: a selection of parameters matches nothing.
+        ParameterError: a selection of parameters matches nothing, or a parameter has two owners.
     """
     for key in exp_cfg:
         if key not in _SHARED:
             raise ConfigError(f"build_optim_sches takes no {key!r}. {nearest(key, _SHARED)}")
-    if not isinstance(optim_sches, Mapping) or not set(optim_sches) & {"type", "conf"}:
-        raise ConfigError(f"optim_sches must be a mapping with 'type' and 'conf', got {optim_sches!r}")
-    return OptimSchedulerDict({NAME: _build_one(model, optim_sches, exp_cfg, "optim_sches")})
+    if not isinstance(optim_sches, Mapping) or not optim_sches:
+        raise ConfigError(
+            f"optim_sches must be a mapping with 'type' and 'conf', or of names to such, got {optim_sches!r}"
+        )
+    if set(optim_sches) & {"type", "conf"}:
+        return OptimSchedulerDict({NAME: _build_one(model, optim_sches, exp_cfg, "optim_sches")})
+    return OptimSchedulerDict(
+        {name: _build_one(model, each, exp_cfg, f"optim_sches.{name}") for name, each in optim_sches.items()}
+    )
 
 
 def _build_one(
-    model: nn.Module, described: Mapping[str, Any], exp_cfg: Mapping[str, Any], where: str
+    model: nn.Module, described: object, exp_cfg: Mapping[str, Any], where: str
 ) -> OptimScheduler:
+    if not isinstance(described, Mapping):
+        raise ConfigError(f"{where} must be a mapping with 'type' and 'conf', got {described!r}")
     for key in described:
         if key not in ("type", "conf"):
             raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, ['type', 'conf'])}")

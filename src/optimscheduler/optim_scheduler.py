@@ -296,6 +296,18 @@ class OptimScheduler:
             )
         return lr
 
+    @final
+    def adopt(self, precision: Precision) -> None:
+        """Share the loss scales of a dict that this object is a member of."""
+        self.precision = precision
+        self._line = BatchStep(self.model, {NAME: self.member}, precision)
+
+    @property
+    def use_amp(self) -> bool | str:
+        """The precision asked for."""
+        use_amp: bool | str = self._config["use_amp"]
+        return use_amp
+
     # ---- what the origin's subclasses may read ----
 
     @property

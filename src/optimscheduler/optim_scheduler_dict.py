@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
 
-from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.checks import one_of
+from optimscheduler.errors import CheckpointError, ConfigError, ParameterError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch, OptimScheduler
 from optimscheduler.step import BatchStep, Timer, untimed
@@ -23,23 +24,66 @@ _log = logging.getLogger("optimscheduler")
 class OptimSchedulerDict(Mapping[str, OptimScheduler]):
     """A mapping of names to OptimSchedulers over one model, with one step for all of them.
 
+        optims = OptimSchedulerDict({"generator": ..., "discriminator": ...})
+        with optims.forward():
+            losses = model(batch)          # {"generator_loss": ..., "discriminator_loss": ...}
+        reports = optims.step(losses)
+
+    Each member optimises its own loss with its own parameters, window, interval, clipping and schedule. All
+    backwards of a batch come before any update; a loss that several members name is run backward once.
+
     Args:
-        members: name -> OptimScheduler; exactly one in this version.
+        members: name -> OptimScheduler, all over the same model and in the same precision.
+        unowned: what to do about trainable parameters that no member owns: `"warn"` or `"error"`.
 
     Raises:
-        ConfigError: there is none, or more than one.
+        ConfigError: there is no member, or they differ in model or precision.
+        ParameterError: a trainable parameter has two owners, or none and `unowned="error"`.
     """
 
-    def __init__(self, members: Mapping[str, OptimScheduler]) -> None:
-        if len(members) != 1:
-            raise ConfigError(
-                f"this version steps exactly one OptimScheduler, got {len(members)}: {sorted(members)}"
-            )
+    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: str = "warn") -> None:
+        one_of("unowned", unowned, ["warn", "error"])
+        if not members:
+            raise ConfigError("an OptimSchedulerDict needs at least one OptimScheduler")
         self._members = dict(members)
+        self._check_alike()
+        self._check_owners(unowned)
         self._adopt()
+
+    def _check_alike(self) -> None:
+        (first_name, first), *others = self._members.items()
+        for name, optim in others:
+            if optim.model is not first.model:
+                raise ConfigError(f"{name!r} and {first_name!r} are of different models; a dict is over one")
+            if optim.use_amp != first.use_amp:
+                raise ConfigError(
+                    f"use_amp: {optim.use_amp!r} for {name!r}, {first.use_amp!r} for {first_name!r}; the members "
+                    "share one forward pass, so they must have the same"
+                )
+
+    def _check_owners(self, unowned: str) -> None:
+        owners: dict[int, str] = {}
+        for name, optim in self._members.items():
+            for parameter_name, parameter in optim.owned.by_name.items():
+                if parameter.requires_grad and owners.setdefault(id(parameter), name) != name:
+                    raise ParameterError(
+                        f"{parameter_name!r} is owned by both {owners[id(parameter)]!r} and {name!r}; "
+                        "narrow their updated_modules, or exclude it from one"
+                    )
+        model = next(iter(self._members.values())).model
+        left = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in owners]
+        if not left:
+            return
+        told = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        message = f"no OptimScheduler owns {len(left)} trainable parameters: {told}"
+        if unowned == "error":
+            raise ParameterError(message)
+        _log.warning("%s; they will not train", message)
 
     def _adopt(self) -> None:
         first = next(iter(self._members.values()))
+        for optim in self._members.values():
+            optim.adopt(first.precision)
         members = {name: optim.member for name, optim in self._members.items()}
         self._line = BatchStep(first.model, members, first.precision)
 
@@ -72,11 +116,27 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         logger: logging.Logger | None = None,
         *,
         weight: Scalar | Mapping[str, Scalar] | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, StepReport]:
         """Optimise with the losses of one batch; see `OptimScheduler.step`.
 
+        Args:
+            losses: name -> scalar tensor; never modified.
+            time_func: entered with `["loss_backward_time", name]` and `["optim_time", name]`.
+            step_num: the batch number, from 1, if `forward` was not told; None lets every member count.
+            epoch_num: the epoch, from 1.
+            logger: for refused gradients.
+            weight: items behind the mean losses, one number or one per loss name.
+            only: names of the members that this batch is for, in alternating training; the clocks of the
+                others stand still.
+
         Returns:
             Name -> report.
+
+        Raises:
+            LossNotFound: `losses` lacks a loss that an active member needs.
+            ConfigError: see `OptimScheduler.step`; or `only` names no member.
+            NonFiniteError: more than `max_skips` gradients of a member in a row were refused.
         """
         return self._line.step(
             losses,
@@ -85,6 +145,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
             epoch=epoch_num,
             timer=time_func or untimed,
             logger=logger or _log,
+            only=only,
         )
 
     def flush(self) -> dict[str, StepReport]:

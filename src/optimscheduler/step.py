@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,10 +30,10 @@ from optimscheduler.apply import Kernel
 from optimscheduler.checks import whole
 from optimscheduler.clip import Clip, total_norm
 from optimscheduler.clock import Beat, Clock
-from optimscheduler.errors import ConfigError
+from optimscheduler.errors import ConfigError, nearest
 from optimscheduler.gradients import Gradients
 from optimscheduler.guard import Guard
-from optimscheduler.isolation import isolation_for
+from optimscheduler.isolation import Isolation, isolation_for
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.parameters import OwnedParameters
@@ -96,10 +96,8 @@ class BatchStep:
         self.members = dict(members)
         self.precision = precision
         self._opened: dict[str, Beat] | None = None
-        owned: dict[str, list[nn.Parameter]] = defaultdict(list)
-        for member in members.values():
-            owned[member.loss] += member.gradients.leaves
-        self._isolation = {loss: isolation_for(model, parameters) for loss, parameters in owned.items()}
+        self._model = model
+        self._isolations: dict[tuple[str, ...], Isolation] = {}
 
     @contextmanager
     def forward(self, step_num: int | None = None, last: bool = False) -> Iterator[None]:
@@ -126,11 +124,15 @@ class BatchStep:
         epoch: int | None = None,
         timer: Timer = untimed,
         logger: logging.Logger = _log,
+        only: Collection[str] | None = None,
     ) -> dict[str, StepReport]:
-        """One batch: its backwards, then an update for every member whose window it completes."""
+        """One batch: its backwards, then an update for every member whose window it completes.
+
+        `only` names the members that the batch is for; the clocks of the others stand still.
+        """
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
-        beats = self._take(step_num)
+        beats = self._take(step_num, self.members if only is None else only)
         self._backward(beats, losses, weight, timer)
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
@@ -153,17 +155,18 @@ class BatchStep:
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
 
-    def _take(self, step_num: int | None) -> dict[str, Beat]:
-        """The beats that `forward` opened, or new ones."""
-        beats, self._opened = self._opened, None
-        if beats is None:
-            return self._beats(step_num)
-        opened = next(iter(beats.values())).batch
-        if step_num is not None and step_num != opened:
-            raise ConfigError(
-                f"step_num: forward() was entered for batch {opened}, step() was given {step_num}"
-            )
-        return beats
+    def _take(self, step_num: int | None, names: Collection[str]) -> dict[str, Beat]:
+        """The beats of these members, as `forward` opened them, or new ones."""
+        for name in names:
+            if name not in self.members:
+                raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
+        beats, self._opened = self._opened or self._beats(step_num), None
+        for beat in beats.values():
+            if step_num is not None and step_num != beat.batch:
+                raise ConfigError(
+                    f"step_num: forward() was entered for batch {beat.batch}, step() was given {step_num}"
+                )
+        return {name: beat for name, beat in beats.items() if name in names}
 
     def _backward(
         self,
@@ -181,33 +184,34 @@ class BatchStep:
         for loss, members in sharers.items():
             for member in members.values():
                 member.window.expect(chosen[loss][1])
-        for left, (loss, members) in zip(reversed(range(len(sharers))), sharers.items(), strict=True):
-            batch = beats[next(iter(members))].batch
-            with timer(["loss_backward_time", next(iter(members))]):
-                self._backward_one(loss, *chosen[loss], members, batch, retain_graph=left > 0)
+        try:
+            for left, (loss, members) in zip(reversed(range(len(sharers))), sharers.items(), strict=True):
+                with timer(["loss_backward_time", next(iter(members))]):
+                    self._backward_one(loss, *chosen[loss], members, retain_graph=left > 0)
+        except BaseException:
+            for members in sharers.values():  # half a gradient is none
+                for member in members.values():
+                    member.drop()
+            raise
+        for loss, members in sharers.items():
+            for name, member in members.items():
+                member.window.add(beats[name].batch, chosen[loss][0].detach(), chosen[loss][1])
 
     def _backward_one(
-        self,
-        name: str,
-        loss: Tensor,
-        weight: Scalar | None,
-        members: Mapping[str, Member],
-        batch: int,
-        *,
-        retain_graph: bool,
+        self, name: str, loss: Tensor, weight: Scalar | None, members: Mapping[str, Member], *, retain_graph: bool
     ) -> None:
-        """Add one loss to its owners' gradients and windows; a failure drops both."""
+        """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if weight is None else weight
-        try:
-            if isinstance(items, Tensor) or items > 0:  # with nothing behind it, a loss may even be 0 / 0
-                scaled = self.precision.scaled(name, loss, items)
-                self._isolation[name].backward(scaled, retain_graph=retain_graph)
-        except BaseException:
-            for member in members.values():
-                member.drop()
-            raise
-        for member in members.values():
-            member.window.add(batch, loss.detach(), weight)
+        if isinstance(items, Tensor) or items > 0:  # with nothing behind it, a loss may even be 0 / 0
+            scaled = self.precision.scaled(name, loss, items)
+            self._isolation(tuple(members)).backward(scaled, retain_graph=retain_graph)
+
+    def _isolation(self, names: tuple[str, ...]) -> Isolation:
+        """The way to run a backward for these members, chosen when it is first asked for."""
+        if names not in self._isolations:
+            owned = [leaf for name in names for leaf in self.members[name].gradients.leaves]
+            self._isolations[names] = isolation_for(self._model, owned)
+        return self._isolations[names]
 
     def _update(self, name: str, timer: Timer, logger: logging.Logger) -> StepReport:
         """Close the window of one member; its gradients are gone afterwards, whatever happened."""
