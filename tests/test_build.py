@@ -102,9 +102,10 @@ def test_the_description_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        (None, "optim_sches must be a mapping with 'type' and 'conf', got None"),
-        ([CONF], f"optim_sches must be a mapping with 'type' and 'conf', got {[CONF]}"),
-        ({"asr": {}}, "optim_sches must be a mapping with 'type' and 'conf', got {'asr': {}}"),
+        (None, "optim_sches must be a mapping with 'type' and 'conf', or of names to such, got None"),
+        ([CONF], f"optim_sches must be a mapping with 'type' and 'conf', or of names to such, got {[CONF]}"),
+        ({"asr": {}}, "optim_sches.asr.conf: OptimScheduler needs 'optim_type', which is missing"),
+        ({"asr": 3}, "optim_sches.asr must be a mapping with 'type' and 'conf', got 3"),
         (
             {"conf": CONF, "tpe": "noam.Noamlr"},
             "optim_sches: unknown key 'tpe'. Did you mean 'type'? Known: conf, type.",

@@ -34,13 +34,9 @@ def test_it_is_a_mapping() -> None:
         optims["other"]
 
 
-@pytest.mark.parametrize("names", [[], ["b", "a"]])
-def test_in_this_version_it_has_exactly_one_member(names: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        OptimSchedulerDict({name: optim_of(a_model()) for name in names})
-    assert str(caught.value) == (
-        f"this version steps exactly one OptimScheduler, got {len(names)}: {sorted(names)}"
-    )
+def test_it_has_at_least_one_member() -> None:
+    with pytest.raises(ConfigError, match=r"^an OptimSchedulerDict needs at least one OptimScheduler$"):
+        OptimSchedulerDict({})
 
 
 @pytest.mark.parametrize("use_amp", [False, "bf16", "fp16"])

@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 
 class Tree(nn.Module):
-    """A trunk and two branches; the losses of the branches overlap in the trunk, the third is made of both."""
+    """A trunk and two branches; the branches' losses overlap in the trunk, the third is made of both."""
 
     def __init__(self, mode: str = "plain") -> None:
         super().__init__()
@@ -125,7 +125,9 @@ def update_by_hand(model: Tree, part: Part) -> None:
     part.sums, part.weight = {}, 0.0
 
 
-def ours(model: Tree, parts: list[Part], batches: list[Any], weights: list[float] | None) -> OptimSchedulerDict:
+def ours(
+    model: Tree, parts: list[Part], batches: list[Any], weights: list[float] | None
+) -> OptimSchedulerDict:
     optims = build_optim_sches(model, {part.name: part.described() for part in parts})
     for n, (x, y) in enumerate(batches, start=1):
         with optims.forward(last=n == len(batches)):
@@ -136,7 +138,9 @@ def ours(model: Tree, parts: list[Part], batches: list[Any], weights: list[float
 
 def assert_equal(model: nn.Module, other: nn.Module) -> None:
     for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12, msg=name)  # float64, another order of sums
+        torch.testing.assert_close(
+            one, two, rtol=1e-10, atol=1e-12, msg=name
+        )  # float64, another order of sums
 
 
 WINDOWS = [(1, 1, 1), (3, 3, 3), (1, 2, 3), (4, 1, 2)]
@@ -242,8 +246,12 @@ def test_an_idle_member_costs_no_backward() -> None:
         model,
         {
             "often": {"conf": {**CONF, "optim_loss": "left", "updated_modules": "left"}},
-            "seldom": {"conf": {**CONF, "optim_loss": "right", "updated_modules": "right", "step_per_update": 3}},
-            "never": {"conf": {**CONF, "optim_loss": "both", "updated_modules": "trunk", "step_per_update": 99}},
+            "seldom": {
+                "conf": {**CONF, "optim_loss": "right", "updated_modules": "right", "step_per_update": 3}
+            },
+            "never": {
+                "conf": {**CONF, "optim_loss": "both", "updated_modules": "trunk", "step_per_update": 99}
+            },
         },
     )
     for x, y in data(5):
@@ -257,7 +265,9 @@ def test_an_idle_member_costs_no_backward() -> None:
 def test_R11_there_is_one_loss_scale_per_distinct_loss() -> None:
     model = a_tree().float()
     described = {
-        name: {"conf": {**CONF, "optim_loss": loss, "updated_modules": name, "use_amp": "fp16", "accum_grad": k}}
+        name: {
+            "conf": {**CONF, "optim_loss": loss, "updated_modules": name, "use_amp": "fp16", "accum_grad": k}
+        }
         for name, loss, k in [("left", "left", 1), ("right", "both", 1), ("trunk", "both", 2)]
     }
     optims = build_optim_sches(model, described)
@@ -269,7 +279,9 @@ def test_R11_there_is_one_loss_scale_per_distinct_loss() -> None:
     for n, (x, y) in enumerate(data(4), start=1):
         with optims.forward():
             losses = model(x.float(), y.float())
-        bad = {name: loss * (float("inf") if n == 1 and name == "both" else 1.0) for name, loss in losses.items()}
+        bad = {
+            name: loss * (float("inf") if n == 1 and name == "both" else 1.0) for name, loss in losses.items()
+        }
         optims.step(bad)
         scales.append((optims["left"].scaler.get_scale(), optims["trunk"].scaler.get_scale()))
     # "both" overflows in batch 1, but the window of the trunk that it feeds is open until batch 2
@@ -293,7 +305,7 @@ def test_step_only_moves_the_named_members_and_the_others_clocks_stand_still() -
         "left": 2,
         "right": 2,
     }
-    with pytest.raises(ConfigError, match="only: there is no OptimScheduler 'rigth'. Did you mean 'right'"):
+    with pytest.raises(ConfigError, match=r"only: there is no OptimScheduler 'rigth'\. Did you mean 'right'"):
         optims.step(losses, only=["rigth"])
 
 
@@ -309,7 +321,9 @@ def test_R15_two_owners_of_a_parameter_are_refused_by_name() -> None:
 def test_R15_tied_weights_have_two_owners_too() -> None:
     model = a_tree()
     model.right.weight = model.left.weight
-    described = {name: {"conf": {**CONF, "optim_loss": name, "updated_modules": name}} for name in ("left", "right")}
+    described = {
+        name: {"conf": {**CONF, "optim_loss": name, "updated_modules": name}} for name in ("left", "right")
+    }
     with pytest.raises(ParameterError, match=r"'left\.weight' is owned by both 'left' and 'right'"):
         build_optim_sches(model, described)
 

@@ -67,9 +67,7 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
     )
 
 
-def _build_one(
-    model: nn.Module, described: object, exp_cfg: Mapping[str, Any], where: str
-) -> OptimScheduler:
+def _build_one(model: nn.Module, described: object, exp_cfg: Mapping[str, Any], where: str) -> OptimScheduler:
     if not isinstance(described, Mapping):
         raise ConfigError(f"{where} must be a mapping with 'type' and 'conf', got {described!r}")
     for key in described:

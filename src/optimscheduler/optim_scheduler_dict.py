@@ -57,8 +57,8 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
                 raise ConfigError(f"{name!r} and {first_name!r} are of different models; a dict is over one")
             if optim.use_amp != first.use_amp:
                 raise ConfigError(
-                    f"use_amp: {optim.use_amp!r} for {name!r}, {first.use_amp!r} for {first_name!r}; the members "
-                    "share one forward pass, so they must have the same"
+                    f"use_amp: {optim.use_amp!r} for {name!r}, {first.use_amp!r} for {first_name!r}; the "
+                    "members share one forward pass, so they must have the same"
                 )
 
     def _check_owners(self, unowned: str) -> None:

@@ -198,7 +198,13 @@ class BatchStep:
                 member.window.add(beats[name].batch, chosen[loss][0].detach(), chosen[loss][1])
 
     def _backward_one(
-        self, name: str, loss: Tensor, weight: Scalar | None, members: Mapping[str, Member], *, retain_graph: bool
+        self,
+        name: str,
+        loss: Tensor,
+        weight: Scalar | None,
+        members: Mapping[str, Member],
+        *,
+        retain_graph: bool,
     ) -> None:
         """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if weight is None else weight

@@ -120,7 +120,8 @@ class Runner:
                 continue
             p.windows += 1
             for name, report in reports.items():
-                monitor.window(self._record(name, report.read()))
+                if report.completes:
+                    monitor.window(self._record(name, report.read()))
             if stop():
                 return False
             if p.windows % self.config.checkpoint_every == 0:
@@ -168,7 +169,8 @@ class Runner:
                 optim.observe(means[optim.member.loss])
 
     def _record(self, name: str, report: StepReport) -> dict[str, Any]:
-        return {
+        member = {"member": name} if len(self.optim_sches) > 1 else {}
+        return member | {
             "batch": report.batch,
             "real_step": report.real_step,
             "epoch": report.epoch,
