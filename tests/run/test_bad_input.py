@@ -91,25 +91,25 @@ SETTINGS = {
     "no class": bad("train_cfg.model.type=tests.run.tiny.Tyni", says=("train_cfg.model.type", "'Tiny'")),
     "no path": bad("train_cfg.model.type=Tiny", says=("train_cfg.model.type: 'Tiny' is not a dotted path",)),
     "model of another kind": bad(
-        "train_cfg.model.type=tests.run.tiny.Points", says=("train_cfg.model.type", "but a Module is needed")
+        "train_cfg.model.type=tests.run.tiny.Points", says=("train_cfg.model.type", "but needed here: Module")
     ),
     "function for a model": bad(
-        "train_cfg.model.type=tests.run.tiny.halved", says=("train_cfg.model.type", "but a Module is needed")
+        "train_cfg.model.type=tests.run.tiny.halved", says=("train_cfg.model.type", "but needed here: Module")
     ),
     "data of another kind": bad(
-        "data_cfg.valid.type=tests.run.tiny.Sized", says=("data_cfg.valid.type", "but a Dataset is needed")
+        "data_cfg.valid.type=tests.run.tiny.Sized", says=("data_cfg.valid.type", "but needed here: Dataset")
     ),
     "a stream": bad(
         "data_cfg.train={type: tests.run.tiny.Endless}",
         says=("data_cfg.train.type: Endless has no length", "map-style"),
     ),
     "optimizer of another kind": bad(
-        f"{CONF}.optim_type=torch.nn.Linear", says=(CONF, "optim_type", "but a Optimizer is needed")
+        f"{CONF}.optim_type=torch.nn.Linear", says=(CONF, "optim_type", "but needed here: Optimizer")
     ),
     "no optimizer": bad(f"{CONF}.optim_type=SDG", says=(CONF, "optim_type", "'SDG'", "'SGD'")),
     "member of another kind": bad(
         "train_cfg.optim_sches.type=tests.run.tiny.Tiny",
-        says=("train_cfg.optim_sches.type", "but a OptimScheduler is needed"),
+        says=("train_cfg.optim_sches.type", "but needed here: OptimScheduler"),
     ),
     "schedule of another kind": bad(
         "train_cfg.optim_sches={conf: {optim_type: SGD, optim_conf: {lr: 1}, "
