@@ -114,7 +114,7 @@ SETTINGS = {
     "schedule of another kind": bad(
         "train_cfg.optim_sches={conf: {optim_type: SGD, optim_conf: {lr: 1}, "
         "schedule: {type: tests.run.tiny.Tiny}}}",
-        says=(CONF, "schedule", "is needed"),
+        says=(CONF, "schedule", "needed here: Schedule or FeedbackSchedule"),
     ),
     # models, losses, parameters
     "modules that are not there": bad(
