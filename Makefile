@@ -15,11 +15,11 @@ train: .venv/.run  ## train the character model of examples/char_lm into runs/ch
 	$(BIN)/optimscheduler train examples/char_lm/train.yaml --out $(OUT) $(ARGS)
 
 test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests, coverage
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" --doctest-modules src tests \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" --doctest-modules src tests \
 		--cov --cov-branch --cov-report=term
 
 test-fast: .venv/.dev  ## the tests that take no time
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not long"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long"
 
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600

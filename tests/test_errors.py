@@ -12,9 +12,11 @@ from optimscheduler.errors import LossNotFound, OptimSchedulerError, nearest
 BUILTINS = {
     "CheckpointError": RuntimeError,
     "ConfigError": ValueError,
+    "GraphError": RuntimeError,
     "LossNotFound": KeyError,
     "NonFiniteError": FloatingPointError,
     "ParameterError": ValueError,
+    "RankError": RuntimeError,
 }
 
 

@@ -47,7 +47,7 @@ def test_R09_foreign_gradients_are_untouched_and_own_ones_complete(
     for p, gradient in zip(getattr(model, foreign).parameters(), kept, strict=True):
         p.grad = gradient
     versions = [gradient._version for gradient in kept if gradient is not None]
-    isolation = isolation_for(model, list(getattr(model, ours).parameters()))
+    isolation = isolation_for(list(model.parameters()), list(getattr(model, ours).parameters()))
     for times in (1, 2):  # the second adds to the first
         isolation.backward(model(an_input())["loss"])
         for found, wanted in zip(gradients(getattr(model, ours)), expected(ours), strict=True):
@@ -59,7 +59,7 @@ def test_R09_foreign_gradients_are_untouched_and_own_ones_complete(
 
 def test_R09_the_owner_of_everything_runs_a_plain_backward() -> None:
     model = TwoParts()
-    isolation = isolation_for(model, list(model.parameters()))
+    isolation = isolation_for(list(model.parameters()), list(model.parameters()))
     assert isinstance(isolation, WholeModel)
     isolation.backward(model(an_input())["loss"])
     for part in ("encoder", "decoder"):
@@ -70,7 +70,7 @@ def test_R09_the_owner_of_everything_runs_a_plain_backward() -> None:
 
 def test_R09_a_part_asks_for_its_inputs_until_a_graph_is_reentrant() -> None:
     model = TwoParts()
-    isolation = isolation_for(model, list(model.encoder.parameters()))
+    isolation = isolation_for(list(model.parameters()), list(model.encoder.parameters()))
     assert isinstance(isolation, ByInputs)
     isolation.backward(model(an_input())["loss"])
     assert not isolation._reentrant
@@ -82,7 +82,9 @@ def test_R09_a_part_asks_for_its_inputs_until_a_graph_is_reentrant() -> None:
 def test_R09_a_frozen_own_parameter_is_no_obstacle() -> None:
     model = TwoParts()
     model.encoder[0].bias.requires_grad_(False)
-    isolation_for(model, list(model.encoder.parameters())).backward(model(an_input())["loss"])
+    isolation_for(list(model.parameters()), list(model.encoder.parameters())).backward(
+        model(an_input())["loss"]
+    )
     assert model.encoder[0].weight.grad is not None
     assert model.encoder[0].bias.grad is None
 

@@ -73,7 +73,12 @@ def test_R37_what_the_origins_subclasses_may_read() -> None:
         ({"optim_conf": {"lr": "1e-3"}}, r"^optim_conf: lr must be a finite number > 0, got '1e-3'$"),
         ({"optim_type": "Adm"}, r"^optim_type: there is no Optimizer 'Adm'. Did you mean 'Adam'\?"),
         ({"optim_type": "LBFGS"}, r"^optim_type: LBFGS\.step needs a closure"),
-        ({"distributed": True}, r"^distributed: this version trains in one process; leave it False$"),
+        (
+            {"distributed": True},
+            r"^distributed: there is no process group\. Start with torchrun and call torch\.",
+        ),
+        ({"distributed": "yes"}, r"^distributed must be True or False, got 'yes'$"),
+        ({"check_ranks": 1}, r"^check_ranks must be True or False, got 1$"),
         ({"optim_loss": 3}, r"^optim_loss must be the name of one loss, got 3$"),
         ({"updated_modules": 3}, r"^updated_modules must be a name or a list of names, got 3$"),
         ({"updated_modules": ""}, r"^updated_modules must be a name or a list of names, got ''$"),

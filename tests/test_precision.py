@@ -181,6 +181,10 @@ def test_R36_the_state_of_torchs_scaler_is_taken() -> None:
 def test_R08_weights_are_taken_relative_to_the_first() -> None:
     precision = LossScaled(CPU)
     loss = torch.tensor(3.0, requires_grad=True)
+    precision.refer("loss", 0.0)  # a first batch with nothing in it
+    assert precision.lacks_reference("loss")
+    precision.refer("loss", 512.0)
+    assert not precision.lacks_reference("loss")
     assert precision.scaled("loss", loss, 512.0).item() == 3.0 * 65536
     assert precision.scaled("loss", loss, 1024.0).item() == 3.0 * 65536 * 2
     scale = precision.scale("loss")

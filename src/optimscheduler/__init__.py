@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from optimscheduler.errors import (
         CheckpointError,
         ConfigError,
+        GraphError,
         LossNotFound,
         NonFiniteError,
         OptimSchedulerError,
         ParameterError,
+        RankError,
     )
     from optimscheduler.ledger import StepReport
     from optimscheduler.optim_scheduler import OptimScheduler
@@ -28,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "ExponentDecayLr",
+    "GraphError",
     "LossNotFound",
     "NoamLr",
     "Noamlr",
@@ -36,6 +39,7 @@ __all__ = [
     "OptimSchedulerDict",
     "OptimSchedulerError",
     "ParameterError",
+    "RankError",
     "StepReport",
     "build_optim_sches",
 ]

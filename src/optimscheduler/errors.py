@@ -5,7 +5,9 @@
      |- ParameterError   (ValueError)          a selection of parameters is wrong
      |- LossNotFound     (KeyError)            the model did not return the loss that was asked for
      |- NonFiniteError   (FloatingPointError)  too many refused gradients in a row
-     `- CheckpointError  (RuntimeError)        a saved state cannot be used
+     |- CheckpointError  (RuntimeError)        a saved state cannot be used
+     |- GraphError       (RuntimeError)        a graph was used up before its last backward
+     `- RankError        (RuntimeError)        a rank is missing, or differs from the others
 
 A message says where, what was given, what is allowed, and the nearest name or the next action.
 """
@@ -18,10 +20,12 @@ from collections.abc import Iterable
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "GraphError",
     "LossNotFound",
     "NonFiniteError",
     "OptimSchedulerError",
     "ParameterError",
+    "RankError",
     "nearest",
 ]
 
@@ -53,6 +57,14 @@ class NonFiniteError(OptimSchedulerError, FloatingPointError):
 
 class CheckpointError(OptimSchedulerError, RuntimeError):
     """A saved state is damaged, or belongs to another model or configuration."""
+
+
+class GraphError(OptimSchedulerError, RuntimeError):
+    """A backward came after the graph was freed, or after the weights in it had moved."""
+
+
+class RankError(OptimSchedulerError, RuntimeError):
+    """A process that trains with others did not come to meet them, or is not where they are."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

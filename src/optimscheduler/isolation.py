@@ -2,19 +2,23 @@
 
 - `WholeModel`: there are no others; a plain backward.
 - `ByInputs`: `backward(inputs=...)`, which also saves the work of computing them.
-- `ByStashing`: the others' gradients are set aside and put back. For graphs with reentrant
-  checkpointing, where `backward(inputs=...)` leaves gradients out without an error.
+- `ByStashing`: the others' gradients are set aside and put back. For parameters sharded by FSDP2 and for
+  graphs with reentrant checkpointing, where `backward(inputs=...)` leaves gradients out without an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-__all__ = ["ByInputs", "ByStashing", "Isolation", "WholeModel", "isolation_for"]
+from optimscheduler.shards import is_sharded
+
+__all__ = ["ByInputs", "ByStashing", "Isolation", "WholeModel", "isolation_for", "zeroed"]
 
 
 class Isolation(Protocol):
@@ -24,10 +28,12 @@ class Isolation(Protocol):
         """Add the gradients of `loss`, a scalar, to those of the owned parameters and of no others."""
 
 
-def isolation_for(model: nn.Module, owned: Sequence[nn.Parameter]) -> Isolation:
-    """The cheapest way that is right for a loss whose owners have the parameters `owned`."""
+def isolation_for(parameters: Sequence[nn.Parameter], owned: Sequence[nn.Parameter]) -> Isolation:
+    """The cheapest way that is right for a loss whose owners have `owned` of the model's parameters."""
     ours = {id(parameter) for parameter in owned}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in ours]
+    others = [parameter for parameter in parameters if id(parameter) not in ours]
+    if others and any(map(is_sharded, others)):
+        return ByStashing(others)
     return ByInputs(owned, others) if others else WholeModel()
 
 
@@ -73,6 +79,24 @@ class ByInputs:
             return
         inputs = [parameter for parameter in self._owned if parameter.requires_grad]
         loss.backward(inputs=inputs, retain_graph=retain_graph)  # type: ignore[no-untyped-call]  # see above
+
+
+@contextmanager
+def zeroed(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """A backward inside gives these parameters zeros, whatever the graph says.
+
+    For a batch that counts nothing on this rank while other ranks wait for its backward.
+    """
+    hooks = [
+        leaf.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]  # torch's own is not typed
+        for leaf in leaves
+        if leaf.requires_grad
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _is_reentrant(loss: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from optimscheduler.checks import whole
 from optimscheduler.errors import NonFiniteError
 from optimscheduler.gradients import Gradients
+from optimscheduler.shards import local
 from optimscheduler.window import Window
 
 __all__ = ["Ledger", "StepReport"]
@@ -121,8 +122,20 @@ class Ledger:
         scale: float | Tensor,
         lr: float,
         logger: logging.Logger,
+        blamed: Tensor | None = None,
     ) -> None:
         """Enter a closed window, while its gradients are still there.
+
+        Args:
+            window: closed.
+            real_step: its number.
+            norm: of its gradient, 0-d.
+            accepted: 0-d bool.
+            gradients: as they would have been applied.
+            scale: of the loss, for the error.
+            lr: the learning rate, for the error.
+            logger: for refusals.
+            blamed: shape (ranks,), true where the loss was not finite; None in a single process.
 
         Raises:
             NonFiniteError: more than `max_skips` were refused in a row.
@@ -131,7 +144,7 @@ class Ledger:
         at_once = accepted.device.type == "cpu" or self.forensics
         text = f"real step {real_step} (batches {_listed(window.batches)}) of loss {self._loss!r} skipped"
         if at_once and not accepted:
-            text += f": gradient norm {norm.item():g}; {_blame(window, norm, gradients)}"
+            text += f": gradient norm {norm.item():g}; {_blame(window, norm, gradients, blamed)}"
         self._unread.append(_Entry(accepted=accepted, text=text))
         if at_once or len(self._unread) >= _READ_EVERY:
             self.read(f"learning rate {lr:g}, loss scale {float(scale):g}")
@@ -178,11 +191,14 @@ class Ledger:
         self._unread = []
 
 
-def _blame(window: Window, norm: Tensor, gradients: Gradients) -> str:
+def _blame(window: Window, norm: Tensor, gradients: Gradients, blamed: Tensor | None) -> str:
     """Where the refused gradient comes from."""
-    named = gradients.by_name()
+    named = {name: local(gradient) for name, gradient in gradients.by_name().items()}
     bad_losses = [batch for batch, loss in window.counting if not loss.isfinite()]
     told = f"the loss itself was not finite in batches {_listed(bad_losses)}; " if bad_losses else ""
+    if blamed is not None:
+        ranks = blamed.nonzero().flatten().tolist()
+        told += f"on rank {_listed(ranks)}; " if ranks else "rank unknown, already averaged; "
     if norm.isfinite():
         largest = sorted(named, key=lambda name: -float(named[name].norm()))[:_NAMED]
         return f"{told}a spike, the largest gradients are those of {', '.join(largest)}"

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, final
 from torch import Tensor, nn
 
 from optimscheduler.apply import kernel_for
-from optimscheduler.checks import number, one_of
+from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Cadence, Clock
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
@@ -30,12 +30,14 @@ from optimscheduler.state import (
     check_fits,
     check_whole,
     config_differences,
+    fingerprint,
     load_state,
     load_torch_state,
     plain,
     state_of,
 )
 from optimscheduler.step import BatchStep, Member, Timer, untimed
+from optimscheduler.sync import GradientSync, sync_for
 from optimscheduler.values import Values
 from optimscheduler.window import Scalar
 
@@ -45,6 +47,8 @@ _log = logging.getLogger("optimscheduler")
 
 OnMismatch = Literal["error", "config", "checkpoint"]
 """Which side wins where a checkpoint's configuration is another: neither, the object's, the checkpoint's."""
+
+_CHECK_EVERY: Final = 100  # updates
 
 NAME: Final = "main"
 """The name of a member that has none."""
@@ -65,7 +69,8 @@ class OptimScheduler:
         optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
         optim_conf: its keyword arguments. `lr` is the base value: the peak of every schedule.
         model: the model, on its device already; its parameters are optimised.
-        distributed: must be False in this version.
+        distributed: average the gradients over the ranks of torch.distributed. A model wrapped in
+            DistributedDataParallel or by `fully_shard` says so itself; one that is not wrapped needs it.
         optim_loss: name of the loss to optimise; None is `"loss"`.
         updated_modules: names of the modules to update, dotted ones reach deeper; None is the model.
         step_per_update: every how many windows this object does something, >= 1.
@@ -85,6 +90,8 @@ class OptimScheduler:
             which on an accelerator costs one synchronisation per update.
         max_skips: refusals in a row that are put up with, >= 0.
         forensics: on an accelerator, look at every outcome at once, so that a refusal can name parameters.
+        check_ranks: compare configuration, batch number and weights of the ranks at the first update and
+            every hundred from there, and name the rank that differs.
         **sche_conf: the arguments of the subclass's `sche_init`.
 
     Raises:
@@ -114,14 +121,14 @@ class OptimScheduler:
         lr_clock: str = "window",
         max_skips: int = 25,
         forensics: bool = False,
+        check_ranks: bool = False,
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
         if not isinstance(optim_conf, Mapping):
             raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r}")
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if distributed:
-            raise ConfigError("distributed: this version trains in one process; leave it False")
+        boolean("distributed", distributed)
         _check_names(optim_loss, updated_modules, exclude)
         hook = _no_arguments if type(self).sche_init is OptimScheduler.sche_init else type(self).sche_init
         check_sche_conf(type(self).__name__, hook, sche_conf, _CONSTRUCTOR)
@@ -153,9 +160,12 @@ class OptimScheduler:
             values=Values(self.optimizer, base_lr, number("ft_factor", ft_factor, above=0)),
             kernel=kernel_for(self.optimizer),
             ledger=Ledger(loss, max_skips, forensics),
+            check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self.schedule.start() if isinstance(self.schedule, FeedbackSchedule) else None,
         )
-        self._line = BatchStep(model, {NAME: self.member}, self.precision)
+        self.sync: GradientSync = sync_for(model, [self.member.gradients.leaves], distributed=distributed)
+        self.sync.begin(self.member.gradients.leaves)
+        self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
         self._config = plain(
             {
                 "optim_type": path_of(optimizer_class),
@@ -176,6 +186,7 @@ class OptimScheduler:
                 **sche_conf,
             }
         )
+        self.member.fingerprint = fingerprint(self._config)
         self.sche_init(**sche_conf)
 
     # ---- the three hooks ----
@@ -300,7 +311,7 @@ class OptimScheduler:
     def adopt(self, precision: Precision) -> None:
         """Share the loss scales of a dict that this object is a member of."""
         self.precision = precision
-        self._line = BatchStep(self.model, {NAME: self.member}, precision)
+        self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
     def use_amp(self) -> bool | str:
@@ -400,6 +411,7 @@ class OptimScheduler:
         """Become what the checkpoint's configuration describes, if a trial object shows that it fits."""
         conf: dict[str, Any] = dict(state["config"])
         conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
+        conf |= {"distributed": self.distributed, "check_ranks": bool(self.member.check_every)}
         if self._computes_lr():
             del conf["schedule"]
         try:

@@ -14,6 +14,7 @@ from optimscheduler.errors import CheckpointError, ConfigError, ParameterError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch, OptimScheduler
 from optimscheduler.step import BatchStep, Timer, untimed
+from optimscheduler.sync import sync_for
 from optimscheduler.window import Scalar
 
 __all__ = ["OptimSchedulerDict"]
@@ -60,6 +61,11 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
                     f"use_amp: {optim.use_amp!r} for {name!r}, {first.use_amp!r} for {first_name!r}; the "
                     "members share one forward pass, so they must have the same"
                 )
+            if optim.distributed != first.distributed:
+                raise ConfigError(
+                    f"distributed: {optim.distributed} for {name!r}, {first.distributed} for {first_name!r}; "
+                    "the members train one model, so they must have the same"
+                )
 
     def _check_owners(self, unowned: str) -> None:
         owners: dict[int, str] = {}
@@ -85,7 +91,11 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         for optim in self._members.values():
             optim.adopt(first.precision)
         members = {name: optim.member for name, optim in self._members.items()}
-        self._line = BatchStep(first.model, members, first.precision)
+        owners = [member.gradients.leaves for member in members.values()]
+        sync = (
+            first.sync if len(owners) == 1 else sync_for(first.model, owners, distributed=first.distributed)
+        )
+        self._line = BatchStep(first.model, members, first.precision, sync)
 
     def __getitem__(self, name: str) -> OptimScheduler:
         return self._members[name]

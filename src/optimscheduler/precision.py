@@ -35,6 +35,12 @@ class Precision(Protocol):
     def scale(self, name: str) -> Scalar:
         """What stands between the gradients of that loss and the true ones, its weight aside."""
 
+    def lacks_reference(self, name: str) -> bool:
+        """Whether `refer` is to be told the weight that the others are taken relative to."""
+
+    def refer(self, name: str, weight: float) -> None:
+        """Take the weights of that loss relative to this one, if it is not 0."""
+
     def record(self, name: str, finite: Tensor) -> None:
         """A window that this loss fed was complete, its gradient norm finite or not (0-d bool)."""
 
@@ -62,6 +68,13 @@ class FullPrecision:
     def scale(self, name: str) -> Scalar:  # noqa: ARG002  # the protocol's
         """1."""
         return 1.0
+
+    def lacks_reference(self, name: str) -> bool:  # noqa: ARG002  # the protocol's
+        """False: nothing is out of range."""
+        return False
+
+    def refer(self, name: str, weight: float) -> None:
+        """Not needed."""
 
     def record(self, name: str, finite: Tensor) -> None:
         """Nothing to adapt."""
@@ -101,7 +114,7 @@ class LossScale:
 
     def __init__(self, device: torch.device | str, init_scale: float = 2.0**16) -> None:
         self.value = torch.full((), init_scale, dtype=torch.float32, device=device)
-        self.reference_weight = 0.0  # items of the first batch; weights are taken relative to it
+        self.reference_weight = 0.0  # items of a first batch; weights are taken relative to it
         self._tracker = torch.zeros((), dtype=torch.int32, device=device)
         self._found = torch.zeros((), dtype=torch.float32, device=device)
         self._recorded = False
@@ -163,15 +176,20 @@ class LossScaled(Autocast):
 
     def scaled(self, name: str, loss: Tensor, weight: Scalar) -> Tensor:
         """Loss x weight / reference weight x scale."""
-        scaler = self.scaler(name)
-        if not scaler.reference_weight:
-            scaler.reference_weight = float(weight)
         return loss * (self.scale(name) * weight)
 
     def scale(self, name: str) -> Scalar:
         """Scale / reference weight."""
         scaler = self.scaler(name)
-        return scaler.value / scaler.reference_weight
+        return scaler.value / (scaler.reference_weight or 1.0)
+
+    def lacks_reference(self, name: str) -> bool:
+        """Until a batch came whose weight was not 0."""
+        return not self.scaler(name).reference_weight
+
+    def refer(self, name: str, weight: float) -> None:
+        """Keep it with the loss scale."""
+        self.scaler(name).reference_weight = weight
 
     def record(self, name: str, finite: Tensor) -> None:
         """For the scale of that loss."""

@@ -11,6 +11,7 @@ window      the open window, with its gradients by name
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_whole",
     "config_differences",
     "differences",
+    "fingerprint",
     "load_state",
     "load_torch_state",
     "plain",
@@ -156,6 +158,11 @@ def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, An
 def config_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for every setting that differs; settings that change speed alone do not count."""
     return list(differences(_without_speed(saved), _without_speed(now)))
+
+
+def fingerprint(config: Mapping[str, Any]) -> int:
+    """A number that stands for a configuration, exact as a float; the same in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(config).encode(), digest_size=6).digest())
 
 
 def _without_speed(config: Mapping[str, Any]) -> State:

@@ -5,12 +5,13 @@ BatchStep.step(losses)
   2  losses     pick each by name, all before any backward
   3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
   -- for each member whose window is complete, after all backwards --
-  4  divide     total weight x loss scale: the mean and the unscaling are one number
-  5  norm       of the own gradients as they will be applied, a device scalar
-  6  decide     finite? a spike? a device bool
-  7  values     write the learning rate into the groups
-  8  apply      weights move by gradient x clip factor / divisor, or not at all
-  9  report, clear
+  4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it)
+  5  divide     total weight x loss scale: the mean and the unscaling are one number
+  6  norm       of the own gradients as they will be applied, a device scalar
+  7  decide     finite? a spike? a device bool
+  8  values     write the learning rate into the groups
+  9  apply      weights move by gradient x clip factor / divisor, or not at all
+  10 report, clear
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from torch.optim import Optimizer
 
 from optimscheduler.apply import Kernel
 from optimscheduler.checks import whole
-from optimscheduler.clip import Clip, total_norm
+from optimscheduler.clip import Clip
 from optimscheduler.clock import Beat, Clock
-from optimscheduler.errors import ConfigError, nearest
+from optimscheduler.errors import ConfigError, GraphError, nearest
 from optimscheduler.gradients import Gradients
 from optimscheduler.guard import Guard
-from optimscheduler.isolation import Isolation, isolation_for
+from optimscheduler.isolation import Isolation, isolation_for, zeroed
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.parameters import OwnedParameters
 from optimscheduler.precision import Precision
+from optimscheduler.ranks import meeting
+from optimscheduler.sync import GradientSync
 from optimscheduler.values import Values
 from optimscheduler.window import Scalar, Window
 
@@ -59,7 +62,8 @@ class Member:
     """What one OptimScheduler brings to the line: one of each part that is its own.
 
     `learning_rate` takes a real step and an epoch and gives the rate before `ft_factor`; `feedback` is the
-    state of a feedback schedule.
+    state of a feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
+    `fingerprint`, a number that stands for the configuration, in batch number and weights.
     """
 
     loss: str
@@ -73,9 +77,12 @@ class Member:
     values: Values
     kernel: Kernel
     ledger: Ledger
+    fingerprint: int = 0
+    check_every: int = 0
     feedback: Any = None  # Any: whatever plain tree the schedule keeps
     window: Window = field(default_factory=Window)
     said_missing: bool = False
+    updates: int = 0
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""
@@ -90,13 +97,17 @@ class BatchStep:
         model: wrapped or not; gradients of its other parameters are never touched.
         members: name -> member.
         precision: of the forward pass, with a loss scale per distinct loss.
+        sync: how the gradients of the ranks meet.
     """
 
-    def __init__(self, model: nn.Module, members: Mapping[str, Member], precision: Precision) -> None:
+    def __init__(
+        self, model: nn.Module, members: Mapping[str, Member], precision: Precision, sync: GradientSync
+    ) -> None:
         self.members = dict(members)
         self.precision = precision
+        self.sync = sync
         self._opened: dict[str, Beat] | None = None
-        self._model = model
+        self._parameters = list(model.parameters())  # of a sharded model: those that stay
         self._isolations: dict[tuple[str, ...], Isolation] = {}
 
     @contextmanager
@@ -109,7 +120,8 @@ class BatchStep:
         """
         self._opened = self._beats(step_num, last)
         try:
-            with self.precision.autocast():
+            completes = all(beat.completes for beat in self._opened.values())
+            with meeting("run a forward pass"), self.sync.forward(completes), self.precision.autocast():
                 yield
         except BaseException:
             self._opened = None  # this batch is not coming
@@ -140,16 +152,21 @@ class BatchStep:
             name: self._update(name, timer, logger) if beat.completes else _report(self.members[name])
             for name, beat in beats.items()
         }
-        self._settle()
+        self._settle(closed=any(beat.completes for beat in beats.values()))
         return reports
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
+        if not self.sync.flushable and any(member.window for member in self.members.values()):
+            raise ConfigError(
+                "flush: under fully_shard the gradients of an open window cannot be reduced after its last "
+                "backward; say beforehand that a batch is the last: with optim.forward(last=True)"
+            )
         self._opened = None
         for member in self.members.values():
             member.clock.flush()
         reports = {n: self._update(n, timer, logger) for n, member in self.members.items() if member.window}
-        self._settle()
+        self._settle(closed=bool(reports))
         return reports
 
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
@@ -182,8 +199,11 @@ class BatchStep:
                 sharers[self.members[name].loss][name] = self.members[name]
         chosen = {loss: (pick_loss(losses, loss), pick_weight(weight, loss)) for loss in sharers}
         for loss, members in sharers.items():
+            items = chosen[loss][1]
             for member in members.values():
-                member.window.expect(chosen[loss][1])
+                member.window.expect(items)
+            if self.precision.lacks_reference(loss):
+                self.precision.refer(loss, 1.0 if items is None else self.sync.largest(items))
         try:
             for left, (loss, members) in zip(reversed(range(len(sharers))), sharers.items(), strict=True):
                 with timer(["loss_backward_time", next(iter(members))]):
@@ -208,15 +228,19 @@ class BatchStep:
     ) -> None:
         """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if weight is None else weight
-        if isinstance(items, Tensor) or items > 0:  # with nothing behind it, a loss may even be 0 / 0
-            scaled = self.precision.scaled(name, loss, items)
-            self._isolation(tuple(members)).backward(scaled, retain_graph=retain_graph)
+        isolation = self._isolation(tuple(members))
+        with _explained(name), meeting(f"reduce the gradients of loss {name!r} in its backward"):
+            if isinstance(items, Tensor) or items > 0:
+                isolation.backward(self.precision.scaled(name, loss, items), retain_graph=retain_graph)
+            elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
+                with zeroed([leaf for member in members.values() for leaf in member.gradients.leaves]):
+                    isolation.backward(loss.nan_to_num() * 0.0, retain_graph=retain_graph)
 
     def _isolation(self, names: tuple[str, ...]) -> Isolation:
         """The way to run a backward for these members, chosen when it is first asked for."""
         if names not in self._isolations:
             owned = [leaf for name in names for leaf in self.members[name].gradients.leaves]
-            self._isolations[names] = isolation_for(self._model, owned)
+            self._isolations[names] = isolation_for(self._parameters, owned)
         return self._isolations[names]
 
     def _update(self, name: str, timer: Timer, logger: logging.Logger) -> StepReport:
@@ -229,27 +253,46 @@ class BatchStep:
             m.drop()
 
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
-        real_step, total = m.clock.real_step, m.window.total
-        if isinstance(total, float) and total == 0:
+        real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
+        if isinstance(met.weight, float) and met.weight == 0:
             return _report(m, completes=True)
         _say_missing(m, logger)
         if not m.gradients.blocks():
-            return _report(m, completes=True)
+            return _report(m, met.loss, completes=True)
         scale = self.precision.scale(m.loss)
-        divisor = m.kernel.divide(m.gradients, _positive(total) * scale)
-        norm = total_norm(m.gradients.blocks(), m.clip.norm_type) / divisor
+        divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
+        norm = self.sync.norm(m.gradients, m.clip.norm_type) / divisor
         accepted = m.guard.accepts(norm)
-        moves = accepted if isinstance(total, float) else accepted & (total > 0)
+        moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.values.write(m.learning_rate(real_step, m.clock.epoch))
         m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
         self.precision.record(m.loss, norm.isfinite())
+        if m.check_every and m.updates % m.check_every == 0:
+            self.sync.compare(
+                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.leaves
+            )
+        m.updates += 1
         m.ledger.record(
-            m.window, real_step, norm, accepted, m.gradients, scale=scale, lr=m.values.lr, logger=logger
+            m.window,
+            real_step,
+            norm,
+            accepted,
+            m.gradients,
+            scale=scale,
+            lr=m.values.lr,
+            blamed=met.blamed,
+            logger=logger,
         )
-        return _report(m, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
+        return _report(m, met.loss, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
 
-    def _settle(self) -> None:
-        """Loss scales may change now where no window is open that their loss has fed."""
+    def _settle(self, *, closed: bool) -> None:
+        """Loss scales may change now where no window is open that their loss has fed.
+
+        Args:
+            closed: a window was closed.
+        """
+        if closed:
+            self.sync.share_buffers()
         self.precision.settle({member.loss for member in self.members.values() if member.window})
 
 
@@ -267,8 +310,29 @@ def _say_missing(m: Member, logger: logging.Logger) -> None:
         logger.warning("loss %r gives no gradient to %d of its parameters: %s", m.loss, len(missing), named)
 
 
+@contextmanager
+def _explained(loss: str) -> Iterator[None]:
+    """Say what to do where torch says that a graph cannot be used.
+
+    Raises:
+        GraphError: it was used by another step before.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
+            raise
+        raise GraphError(
+            f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
+            "OptimSchedulers whose losses share a graph take their step together: "
+            "OptimSchedulerDict({'name': optim, ...}).step(losses) "
+            f"(torch: {str(error).splitlines()[0]:.160})"
+        ) from error
+
+
 def _report(
     m: Member,
+    loss: Tensor | None = None,
     *,
     completes: bool = False,
     updated: bool | Tensor = False,
@@ -285,5 +349,5 @@ def _report(
         updated=updated,
         skipped=skipped,
         grad_norm=grad_norm,
-        loss=m.window.loss,
+        loss=m.window.loss if loss is None else loss,
     )

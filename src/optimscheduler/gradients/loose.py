@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from optimscheduler.shards import local
+
 __all__ = ["Loose"]
 
 
@@ -17,8 +19,8 @@ class Loose:
         self.leaves = list(parameters.values())
 
     def blocks(self) -> list[Tensor]:
-        """The gradients there are; of a sparse one its values."""
-        return [_values(p) if p.grad.is_sparse else p.grad for p in self.leaves if p.grad is not None]
+        """The gradients there are; of a sparse one its values, of a sharded one this rank's part."""
+        return [_values(p) if p.grad.is_sparse else local(p.grad) for p in self.leaves if p.grad is not None]
 
     def missing(self) -> list[str]:
         """Canonical names of the trainable parameters that have no gradient."""

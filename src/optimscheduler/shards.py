@@ -1,0 +1,38 @@
+"""Parameters that `fully_shard` has spread over ranks: DTensors, of which each rank holds a part.
+
+They are recognised by what they have; importing their class takes longer than the rest of the package.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+__all__ = ["copies", "is_fsdp", "is_sharded", "local"]
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "device_mesh")
+
+
+def is_fsdp(module: nn.Module) -> bool:
+    """Whether `fully_shard` was applied to the module."""
+    return hasattr(module, "set_requires_gradient_sync")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part that this rank holds, in the same memory; of any other tensor itself."""
+    sharded = cast(Any, tensor)
+    return sharded.to_local() if is_sharded(tensor) else tensor
+
+
+def copies(tensor: Tensor, ranks: int) -> int:
+    """On how many of the ranks each of its elements is."""
+    if not is_sharded(tensor):
+        return ranks
+    sharded = cast(Any, tensor)
+    mesh = sharded.device_mesh.shape
+    return math.prod(n for n, place in zip(mesh, sharded.placements, strict=True) if place.is_replicate())

@@ -1,0 +1,100 @@
+"""What the straight line asks of the ranks, and the answer where there is one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from optimscheduler.clip import total_norm
+from optimscheduler.gradients import Gradients
+from optimscheduler.window import Scalar, Window
+
+__all__ = ["GradientSync", "Met", "SingleProcess"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """What the ranks know of a window after they have met.
+
+    Attributes:
+        weight: what the gradients are to be divided by; on the device, or a number.
+        loss: mean of the losses over window and ranks; None where no batch counts.
+        blamed: shape (ranks,), true where the loss was not finite; None in a single process.
+    """
+
+    weight: Scalar
+    loss: Tensor | None
+    blamed: Tensor | None = None
+
+
+class GradientSync(Protocol):
+    """How the gradients of the ranks become one."""
+
+    @property
+    def flushable(self) -> bool:
+        """Whether a window may be closed after its last backward is over."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the other ranks wait for a backward of this rank, even if it has nothing to give."""
+
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+        """Make the weights of all ranks equal, where nobody else does."""
+
+    def forward(self, completes: bool) -> AbstractContextManager[None]:
+        """The context of a forward pass whose batch completes its window or not."""
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:
+        """Bring the gradients of a closed window together, with their weight and loss."""
+
+    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+        """The p-norm of the whole gradient, a 0-d tensor; the same on all ranks."""
+
+    def largest(self, weight: Scalar) -> float:
+        """The largest of a number over the ranks."""
+
+    def share_buffers(self) -> None:
+        """Give everybody the buffers of rank 0."""
+
+    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+        """Check that all ranks have the same numbers and weights.
+
+        Raises:
+            RankError: one differs.
+        """
+
+
+class SingleProcess:
+    """Nobody else is there."""
+
+    flushable = True
+    waits = False
+
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+        """Nothing to do."""
+
+    def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing to do."""
+        return nullcontext()
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:  # noqa: ARG002  # the protocol's
+        """The window's own."""
+        return Met(weight=window.total, loss=window.loss)
+
+    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+        """See `total_norm`."""
+        return total_norm(gradients.blocks(), norm_type)
+
+    def largest(self, weight: Scalar) -> float:
+        """The number itself."""
+        return float(weight)
+
+    def share_buffers(self) -> None:
+        """Nothing to do."""
+
+    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+        """Nothing to compare with."""

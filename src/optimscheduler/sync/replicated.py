@@ -1,0 +1,184 @@
+"""Every rank holds the whole model: the gradients are averaged, by the wrapper or by hand."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from optimscheduler.clip import total_norm
+from optimscheduler.gradients import Gradients
+from optimscheduler.ranks import Ranks
+from optimscheduler.shards import is_sharded
+from optimscheduler.sync.base import Met
+from optimscheduler.window import Scalar, Window
+
+__all__ = ["ReducedByDdp", "ReducedByHand", "Together"]
+
+_log = logging.getLogger("optimscheduler")
+
+
+class Together:
+    """What the ways with several ranks have in common.
+
+    Args:
+        ranks: the processes.
+        model: wrapped or not.
+        shares_buffers: the buffers of rank 0 go to everybody at the end of each window.
+    """
+
+    flushable = True
+
+    def __init__(self, ranks: Ranks, model: nn.Module, *, shares_buffers: bool) -> None:
+        self._ranks = ranks
+        self._model = model
+        self._shares_buffers = shares_buffers
+        self._device = next(model.parameters()).device
+
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+        """The wrapper has done it."""
+
+    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+        """See `total_norm`; the gradients are the same everywhere."""
+        return total_norm(gradients.blocks(), norm_type)
+
+    def largest(self, weight: Scalar) -> float:
+        """One small collective."""
+        return float(self._ranks.gather(self._numbers(weight)).max())
+
+    def share_buffers(self) -> None:
+        """One broadcast per dtype, of the buffers that a checkpoint would hold."""
+        if self._shares_buffers:
+            self._ranks.share(list(_buffers(self._model)))
+
+    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+        """The numbers, and sums over the weights that are not sharded."""
+        whole = [p.detach() for p in leaves if not is_sharded(p)]
+        sums = {
+            "sum of the weights": math.fsum(float(p.double().sum()) for p in whole),
+            "sum of the squared weights": math.fsum(float(p.double().square().sum()) for p in whole),
+        }
+        self._ranks.compare({**facts, **sums}, self._device)
+
+    def _meet(self, window: Window) -> Met:
+        """Mean weight over the ranks, mean loss, and whose loss was not finite."""
+        loss = window.loss
+        told = self._numbers(window.total, math.nan if loss is None else loss)
+        weights, losses = self._ranks.gather(told).unbind(1)
+        counts = weights > 0
+        total = torch.where(counts, weights, 0.0).sum()
+        mean = torch.where(counts, weights * losses, 0.0).sum() / total
+        weight = weights.sum() / self._ranks.count
+        return Met(
+            weight=weight.item() if weight.device.type == "cpu" else weight,
+            loss=mean if loss is None else mean.to(loss.dtype),
+            blamed=counts & ~losses.isfinite(),
+        )
+
+    def _numbers(self, *numbers: Scalar) -> Tensor:
+        return torch.stack(
+            [
+                number.to(self._device, torch.float64)
+                if isinstance(number, Tensor)
+                else torch.full((), number, dtype=torch.float64, device=self._device)
+                for number in numbers
+            ]
+        )
+
+
+class ReducedByDdp(Together):
+    """DistributedDataParallel averages the gradients; what it does not know is averaged by hand.
+
+    Args:
+        ranks: of its process group.
+        ddp: the wrapped model.
+    """
+
+    def __init__(self, ranks: Ranks, ddp: DistributedDataParallel) -> None:
+        super().__init__(ranks, ddp, shares_buffers=False)  # it does so itself
+        ddp.require_backward_grad_sync = True
+        self._ddp = ddp
+        self._known = {id(parameter) for parameter in ddp.parameters() if parameter.requires_grad}
+        self._reduces = False  # whether it does in the backward of the last forward
+        self._inside, self._outside, self._said = False, False, False
+        ddp.register_forward_pre_hook(self._note)
+
+    @property
+    def waits(self) -> bool:
+        """In the backward in which it reduces."""
+        return self._reduces
+
+    @contextmanager
+    def forward(self, completes: bool) -> Iterator[None]:
+        """Quiet unless the batch completes its window."""
+        self._inside = True
+        try:
+            with nullcontext() if completes else self._ddp.no_sync():
+                yield
+        finally:
+            self._inside = False
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:
+        """The gradients are averaged already, unless the window was flushed or parameters came later."""
+        if self._outside and len(window.batches) > 1 and not self._said:
+            self._said = True
+            _log.warning(
+                "a training forward ran outside forward(): gradients travel between the ranks in every "
+                "batch instead of once per window. Write: with optim.forward(): losses = model(batch)"
+            )
+        left = [p for p in gradients.leaves if not (self._reduces and id(p) in self._known)]
+        self._ranks.average(left)
+        return self._meet(window)
+
+    def _note(self, ddp: nn.Module, _inputs: Any) -> None:  # Any: whatever the model takes
+        """Before each training forward: will its backward reduce, and was it announced?"""
+        if ddp.training and torch.is_grad_enabled():
+            self._reduces = self._ddp.require_backward_grad_sync
+            self._outside = self._outside or not self._inside
+
+
+class ReducedByHand(Together):
+    """One reduction per OptimScheduler and window.
+
+    Args:
+        ranks: of the process group.
+        model: what it is about.
+        wrapped: the DistributedDataParallel modules in it, which from now on do not reduce themselves.
+    """
+
+    waits = False
+
+    def __init__(self, ranks: Ranks, model: nn.Module, wrapped: Collection[DistributedDataParallel]) -> None:
+        shares_buffers = all(ddp.broadcast_buffers for ddp in wrapped)
+        super().__init__(ranks, model, shares_buffers=shares_buffers)
+        for ddp in wrapped:
+            ddp.require_backward_grad_sync = False
+        self._starts_equal = bool(wrapped)
+
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+        """Everybody starts with the weights and buffers of rank 0, as under a wrapper."""
+        if not self._starts_equal:
+            self._ranks.share([*leaves, *_buffers(self._model)])
+
+    def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing to do: no backward reduces."""
+        return nullcontext()
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:
+        """One reduction for all gradients, and a small one."""
+        self._ranks.average(gradients.leaves)
+        return self._meet(window)
+
+
+def _buffers(model: nn.Module) -> Iterator[Tensor]:
+    """Those that are saved with the model; the others are computed, and the same everywhere."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield buffer

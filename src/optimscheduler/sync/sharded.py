@@ -1,0 +1,75 @@
+"""Every rank holds a part of each parameter: `torch.distributed.fsdp.fully_shard`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimscheduler.clip import total_norm
+from optimscheduler.gradients import Gradients
+from optimscheduler.ranks import Ranks
+from optimscheduler.shards import copies, is_fsdp, local
+from optimscheduler.sync.base import Met
+from optimscheduler.sync.replicated import Together
+from optimscheduler.window import Window
+
+__all__ = ["ShardedByFsdp"]
+
+
+class ShardedByFsdp(Together):
+    """`fully_shard` scatters the sum of the gradients in each backward, or in the last of a window.
+
+    Args:
+        ranks: of the whole mesh.
+        model: with `fully_shard` applied to it or to its parts.
+        alone: one OptimScheduler owns every parameter, so that gradients may wait unreduced where FSDP
+            keeps them. With several, each backward reduces.
+    """
+
+    waits = True
+
+    def __init__(self, ranks: Ranks, model: nn.Module, *, alone: bool) -> None:
+        super().__init__(ranks, model, shares_buffers=True)
+        self._alone = alone
+        self._parts: list[Any] = [m for m in model.modules() if is_fsdp(m)]  # Any: torch mixes the class in
+
+    @contextmanager
+    def forward(self, completes: bool) -> Iterator[None]:
+        """No traffic of gradients in mid-window, where that is possible."""
+        self.flushable = completes or not self._alone
+        for part in self._parts:
+            part.set_requires_gradient_sync(self.flushable, recurse=False)
+        yield
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:  # noqa: ARG002  # the protocol's
+        """The gradients are averaged and scattered already."""
+        return self._meet(window)
+
+    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+        """Each rank measures its shards; what several ranks hold counts once."""
+        there = [p.grad for p in gradients.leaves if p.grad is not None]
+        mine = [_share(gradient, norm_type, self._ranks.count) for gradient in there]
+        whole = self._ranks.gather(_norm_of(mine, norm_type, self._device)[None])
+        double = any(gradient.dtype is torch.float64 for gradient in there)
+        norm = _norm_of(list(whole[:, 0]), norm_type, self._device)
+        return norm if double else norm.float()
+
+
+def _share(gradient: Tensor, norm_type: float, ranks: int) -> Tensor:
+    """The norm of this rank's shard, so that those of all ranks make that of the gradient."""
+    block = local(gradient)
+    norm = total_norm([block] if block.numel() else [], norm_type).to(block.device)
+    return norm if math.isinf(norm_type) else norm / copies(gradient, ranks) ** (1 / norm_type)
+
+
+def _norm_of(norms: Sequence[Tensor], norm_type: float, device: torch.device) -> Tensor:
+    """The norm of parts whose norms these are, in double precision."""
+    if not norms:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.double() for norm in norms]), norm_type)
+    return total

@@ -1,0 +1,314 @@
+"""What one rank does, all do; and what one does alone is said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as Ddp
+
+from optimscheduler import GraphError, OptimScheduler, OptimSchedulerDict, StepReport
+from tests.distributed.jobs import ONE, SEVERAL, WRAPS, Heads, Setting, build, data, train, weights, wrapped
+from tests.distributed.pool import Pool
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+MEMBERS = {"one": ONE, "several": SEVERAL}
+
+
+class Said(logging.Handler):
+    """What the package logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        logger = logging.getLogger("optimscheduler")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+# ---- a gradient that is not finite ----
+
+
+def poisoned(setting: Setting) -> tuple[dict[str, Tensor], list[dict[str, StepReport]], list[str]]:
+    said = Said()
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = wrapped(Heads(), setting)
+    optims = build(model, setting.members, distributed=setting.wrap == "hand")
+    reports = train(model, optims, [batch[rank] for batch in data(setting, ranks)], setting, side=True)
+    return weights(model), [{n: r.read() for n, r in each.items()} for each in reports], said.lines
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_B14_R20_a_nan_on_one_rank_is_a_skip_on_all(two: Pool, wrap: str, members: str) -> None:
+    loss = "loss"  # of the only one, and of the trunk; the others take losses of their own
+    setting = Setting(wrap=wrap, members=MEMBERS[members], poison=(3, 1, loss))
+    (weights_0, reports_0, said), (weights_1, reports_1, _) = two.run(poisoned, setting)
+    closed = [[{n: r for n, r in b.items() if r.completes} for b in each] for each in (reports_0, reports_1)]
+    assert repr(closed[0]) == repr(closed[1]), "with the same loss, the mean over the ranks"
+    assert all(torch.equal(weights_0[name], weights_1[name]) for name in weights_0)
+    assert all(weight.isfinite().all() for weight in weights_0.values())
+    skipped = [(n, name) for n, each in enumerate(reports_0, 1) for name, r in each.items() if r.skipped]
+    assert skipped == [(4, next(iter(setting.members)))], (
+        "the window of batches 3 and 4, of that member alone"
+    )
+    assert sum(r.updated for each in reports_0 for r in each.values()) == (
+        4 - 1 if members == "one" else 12 - 1
+    )
+    assert any("on rank 1;" in line for line in said), said
+
+
+def test_R21_where_no_loss_was_bad_the_rank_is_unknown(two: Pool) -> None:
+    (_, _, said), _ = two.run(overflowing)
+    assert any("rank unknown, already averaged" in line for line in said), said
+
+
+def overflowing() -> Any:
+    said = Said()
+    model = Ddp(nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model.module.weight.zero_()
+    optim = OptimScheduler("SGD", {"lr": 0.1}, model, use_amp=False)
+    x = torch.full((1, 2), 3e38 if dist.get_rank() else 0.0)
+    for _ in range(1):
+        with optim.forward():
+            losses = {"loss": (model(x) * 9).sum()}
+        optim.step(losses)
+    return None, None, said.lines
+
+
+# ---- loss scale and weights in float16 ----
+
+
+def in_fp16(members: Mapping[str, Any], wrap: str) -> tuple[Any, ...]:
+    """Weighted windows in float16, the first of which overflow; each rank's weights are its own."""
+    logging.getLogger("optimscheduler").setLevel(logging.ERROR)
+    setting = Setting(wrap=wrap, members=members, batches=12, sizes=(3, 0, 5, 1))
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = wrapped(Heads().float(), setting)
+    optims = build(model, members, distributed=wrap == "hand", use_amp="fp16")
+    for optim in optims.values():
+        optim.scaler.value.fill_(2.0**18)
+    batches = [batch[rank].float() for batch in data(setting, ranks)]
+    reports = train(model, optims, batches, setting, side=True)
+    skips = [(n, name) for n, each in enumerate(reports) for name, r in each.items() if r.read().skipped]
+    scales = {n: (o.scaler.get_scale(), o.scaler.reference_weight) for n, o in optims.items()}
+    return weights(model), skips, scales
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("wrap", ["ddp", "hand"])
+def test_B9_R11_R26_loss_scales_stay_equal_on_all_ranks(two: Pool, wrap: str, members: str) -> None:
+    (weights_0, skips_0, scales_0), (weights_1, skips_1, scales_1) = two.run(in_fp16, MEMBERS[members], wrap)
+    assert scales_0 == scales_1
+    assert {reference for _, reference in scales_0.values()} == {3.0}, "the larger of the first 3 and 0"
+    assert skips_0 == skips_1 != []
+    assert all(torch.equal(weights_0[name], weights_1[name]) for name in weights_0)
+    start = weights(Heads().float())
+    assert all(not torch.equal(weights_0[name], start[name]) for name in ("trunk.0.weight", "right.weight"))
+
+
+# ---- buffers ----
+
+
+class WithNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)
+        self.register_buffer("rank", torch.tensor(float(dist.get_rank())), persistent=False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        out = self.last(self.norm(self.first(x)))
+        return {"loss": out.square().mean(), "other": out.mean()}
+
+
+def buffers(wrap: str) -> dict[str, Tensor]:
+    torch.manual_seed(dist.get_rank())
+    inner = WithNorm()
+    model: Any = inner if wrap == "hand" else Ddp(inner)
+    if wrap == "ddp, not shared":
+        model.broadcast_buffers = False
+    conf = {"optim_type": "SGD", "optim_conf": {"lr": 0.1}, "use_amp": False, "distributed": True}
+    members = {
+        "first": OptimScheduler(model=model, updated_modules=["first", "norm"], accum_grad=2, **conf),
+        "last": OptimScheduler(model=model, updated_modules="last", optim_loss="other", **conf),
+    }
+    optims = OptimSchedulerDict(members)
+    for _ in range(4):
+        with optims.forward():
+            losses = model(torch.randn(5, 2))
+        optims.step(losses)
+    return {name: buffer.clone() for name, buffer in inner.named_buffers()}
+
+
+@pytest.mark.parametrize("wrap", ["ddp", "hand"])
+def test_R29_buffers_are_those_of_rank_0_at_a_windows_end(two: Pool, wrap: str) -> None:
+    first, second = two.run(buffers, wrap)
+    assert torch.equal(first["norm.running_mean"], second["norm.running_mean"])
+    assert int(second["norm.num_batches_tracked"]) == 4
+    if wrap == "hand":
+        assert (float(first["rank"]), float(second["rank"])) == (0, 1), "what is not saved is not shared"
+
+
+def test_R29_a_wrapper_that_shares_no_buffers_is_obeyed(two: Pool) -> None:
+    first, second = two.run(buffers, "ddp, not shared")
+    assert not torch.equal(first["norm.running_mean"], second["norm.running_mean"])
+
+
+# ---- a rank that is missing or different ----
+
+
+def one_stops_early(wrap: str) -> None:
+    setting = Setting(wrap=wrap, members=ONE)
+    model = wrapped(Heads(), setting)
+    optims = build(model, ONE, distributed=True)
+    batches = [batch[0] for batch in data(setting, 2)]
+    train(model, optims, batches[: 2 if dist.get_rank() else None], setting, side=True)
+
+
+@pytest.mark.parametrize("wrap", ["ddp", "hand"])
+def test_R32_a_rank_that_is_missing_is_a_rank_error(impatient: Pool, wrap: str) -> None:
+    (kind, text), (other, _) = impatient.outcomes(one_stops_early, wrap)
+    assert (kind, other) == ("RankError", "")
+    assert "rank 0 waited for the other ranks to" in text
+    assert "does one loader give fewer batches" in text
+
+
+def different(how: str) -> None:
+    model = Heads()
+    lr = 0.05 if how == "configuration" and dist.get_rank() else 0.1
+    optim = OptimScheduler(
+        "SGD", {"lr": lr}, model, use_amp=False, distributed=True, check_ranks=True, optim_loss="loss"
+    )
+    if how == "sum of the weights" and dist.get_rank():
+        with torch.no_grad():
+            model.left.bias += 1.0
+    for number in (1, 2):
+        step_num = number + (how == "batch number" and dist.get_rank())
+        with optim.forward(step_num=step_num):
+            losses = model(torch.ones(1, 3, dtype=torch.float64))
+        optim.step(losses)
+
+
+@pytest.mark.parametrize("how", ["configuration", "batch number", "sum of the weights"])
+def test_R32_check_ranks_names_the_rank_that_differs(two: Pool, how: str) -> None:
+    for kind, text in two.outcomes(different, how):
+        assert kind == "RankError"
+        assert f"rank 1 differs from rank 0 in the {how}" in text
+
+
+def test_R32_ranks_that_are_alike_pass_the_check(two: Pool) -> None:
+    two.run(different, "nothing")
+
+
+# ---- said once ----
+
+
+def said(how: str) -> list[str]:
+    heard = Said()
+    setting = Setting(wrap="ddp" if how == "outside" else "none", members=ONE, inside=how != "outside")
+    model = wrapped(Heads(), setting)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    optims = build(model, ONE)
+    train(model, optims, [batch[rank] for batch in data(setting, ranks)], setting, side=True)
+    with torch.no_grad():
+        model(torch.zeros(1, 3, dtype=torch.float64))
+    return heard.lines
+
+
+def test_B6_R28_a_training_forward_outside_forward_is_said_once(two: Pool) -> None:
+    for lines in two.run(said, "outside"):
+        assert [line for line in lines if "outside forward()" in line] == [
+            "a training forward ran outside forward(): gradients travel between the ranks in every batch "
+            "instead of once per window. Write: with optim.forward(): losses = model(batch)"
+        ]
+
+
+def test_B7_processes_that_train_apart_are_told_so(two: Pool) -> None:
+    for lines in two.run(said, "apart"):
+        assert any("each process trains a model of its own. Write distributed=True" in line for line in lines)
+
+
+def flushed_under_fsdp() -> str:
+    setting = Setting(wrap="fsdp", members={"main": {"accum_grad": 4}}, batches=3)
+    model = wrapped(Heads(), setting)
+    optims = build(model, setting.members)
+    batches = [batch[dist.get_rank()] for batch in data(setting, 2)]
+    with pytest.raises(ValueError, match="flush: under fully_shard") as error:
+        train(model, optims, batches, Setting(**{**setting.__dict__, "last": False}), side=True)
+    return str(error.value)
+
+
+def test_R13_under_fsdp_a_flush_says_what_to_write(two: Pool) -> None:
+    assert two.run(flushed_under_fsdp)[0].endswith("with optim.forward(last=True)")
+
+
+# ---- members stepped one by one ----
+
+
+def one_by_one(shared_graph: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    heard = Said()
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    batches = data(Setting(wrap="ddp", members=SEVERAL, batches=6), ranks)
+    model, alone = Ddp(Heads()), Heads()
+    members, single = build(model, SEVERAL), build(alone, SEVERAL)
+    lone = [OptimScheduler(model=model, optim_type="SGD", optim_conf={"lr": 0.1}, updated_modules="left")]
+    assert lone[0].sync is not members["left"].sync
+    for number, parts in enumerate(batches, start=1):
+        losses = model(parts[rank])
+        for optim in members.values():
+            losses = losses if shared_graph else model(parts[rank])
+            optim.step(losses, step_num=number)
+        for optim in single.values():
+            outputs = [alone(x) for x in parts]
+            optim.step({key: sum(o[key] for o in outputs) / ranks for key in outputs[0]}, step_num=number)
+    return weights(model), weights(alone), heard.lines
+
+
+def test_R29_members_stepped_one_by_one_are_right(two: Pool) -> None:
+    for mine, expected, _ in two.run(one_by_one, False):
+        assert max(float((mine[name] - expected[name]).abs().max()) for name in mine) < 1e-9
+
+
+def test_R29_a_shared_graph_stepped_one_by_one_points_to_the_dict(two: Pool) -> None:
+    for kind, text in two.outcomes(one_by_one, True):
+        assert kind == GraphError.__name__
+        assert "take their step together: OptimSchedulerDict({'name': optim, ...}).step(losses)" in text
+
+
+# ---- learning rates ----
+
+
+def rates() -> list[float]:
+    model = Ddp(Heads())
+    optim = OptimScheduler(
+        "SGD", {"lr": 1.0}, model, use_amp=False, accum_grad=2, schedule="Cosine(steps=5, floor=0.1)"
+    )
+    seen = []
+    for _ in range(10):
+        with optim.forward():
+            losses = model(torch.ones(1, 3, dtype=torch.float64))
+        optim.step(losses)
+        seen.append(optim.get_lr())
+    return seen
+
+
+def test_B1_R05_the_curve_is_that_of_one_process(two: Pool, four: Pool) -> None:
+    alone = OptimScheduler(
+        "SGD", {"lr": 1.0}, Heads(), use_amp=False, accum_grad=2, schedule="Cosine(steps=5, floor=0.1)"
+    )
+    expected = []
+    for _ in range(10):
+        alone.step({"loss": alone.model(torch.ones(1, 3, dtype=torch.float64))["loss"]})
+        expected.append(alone.get_lr())
+    assert two.run(rates)[0] == four.run(rates)[3] == expected
