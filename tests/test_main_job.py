@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.run.command import last_state
+
 CONFIG = Path(__file__).parents[1] / "examples" / "char_lm" / "train.yaml"
 SECONDS = ("backward_seconds", "update_seconds")
 
@@ -26,12 +28,6 @@ def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in SECONDS} for line in lines]
-
-
-def last_state(folder: Path) -> dict[str, Any]:
-    newest = max((folder / "checkpoints").glob("*.pt"))
-    state: dict[str, Any] = torch.load(newest, weights_only=True)
-    return state
 
 
 def kill_ten_times(folder: Path, whole: float, seed: int) -> int:

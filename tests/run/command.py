@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.cli import app
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.overrides import apply_overrides
@@ -23,8 +23,10 @@ __all__ = [
     "call",
     "checkpoints",
     "config_of",
+    "last_state",
     "last_weights",
     "metrics",
+    "saved",
     "without_seconds",
     "write",
 ]
@@ -97,6 +99,15 @@ def checkpoints(folder: Path) -> list[str]:
 
 def last_weights(folder: Path) -> Mapping[str, Tensor]:
     """The weights in the newest checkpoint."""
-    path = folder / "checkpoints" / checkpoints(folder)[-1]
-    weights: Mapping[str, Tensor] = torch.load(path, weights_only=True)["model"]
+    weights: Mapping[str, Tensor] = last_state(folder)["model"]
     return weights
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    """What is in the newest checkpoint."""
+    return saved(Checkpoints(folder / "checkpoints", keep=1).all()[-1])
+
+
+def saved(path: Path) -> dict[str, Any]:
+    """What is in a checkpoint."""
+    return Checkpoints(path.parent, keep=1).load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -233,13 +234,15 @@ def copied(trained: Path, to: Path) -> Path:
 def test_a_truncated_checkpoint_is_named_with_what_to_type(trained: Path, tmp_path: Path) -> None:
     run = copied(trained, tmp_path)
     first, last = (run / "checkpoints" / name for name in checkpoints(run))
-    last.write_bytes(last.read_bytes()[:1000])
+    (shard,) = last.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:1000])
     again = ("train", write(tmp_path), "num_epochs=1", "--out", run, "--resume")
-    refused(call(*again), (f"{last} cannot be read", "--resume goes on from batch-00000004.pt", f"rm {last}"))
-    last.unlink()
-    first.write_bytes(b"")
-    refused(call(*again), (f"{first} cannot be read", "--resume starts over", f"rm {first}"))
-    first.unlink()
+    goes_on = "--resume goes on from batch-00000004"
+    refused(call(*again), (f"{last} cannot be read", goes_on, f"rm -r {last}"))
+    shutil.rmtree(last)
+    (first / "plain.pt").write_bytes(b"")
+    refused(call(*again), (f"{first} cannot be read", "--resume starts over", f"rm -r {first}"))
+    shutil.rmtree(first)
     said = call(*again)
     assert said.code == 0
     assert "no checkpoint yet, so the run starts over" in said.out

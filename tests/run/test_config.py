@@ -23,12 +23,15 @@ def test_defaults_are_the_origins_and_written_out() -> None:
     assert read_config(LEAST, "here").plain() == {
         "seed": 0,
         "num_epochs": 7,
-        "accum_grad": 1,
+        "accum_grad": None,
+        "samples_per_update": None,
+        "tokens_per_update": None,
         "ft_factor": 1.0,
         "grad_clip": 1.0,
         "grad_norm_type": 2.0,
         "use_amp": True,
         "device": "auto",
+        "distributed": "ddp",
         "threads": None,
         "partial_window": "apply",
         "checkpoint_every": 50,
@@ -126,8 +129,8 @@ def test_every_mistake_has_its_line_and_no_more_than_one() -> None:
         "  num_epochs must be a whole number of epochs >= 1, got 0",
         "  use_amp must be true, false, 'fp16' or 'bf16', got 3",
         "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, checkpoint_every, data_cfg, "
-        "device, ft_factor, grad_clip, grad_norm_type, keep, log_every, num_epochs, partial_window, "
-        "and 4 more.",
+        "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, log_every, num_epochs, "
+        "and 7 more.",
     ]
 
 
@@ -149,9 +152,9 @@ def test_settings_that_may_change_freely_are_told_apart() -> None:
 
 
 def test_the_origins_settings_are_handed_to_the_members() -> None:
-    assert config_of("ft_factor=0.5", "grad_clip=null").experiment() == {
+    assert config_of("ft_factor=0.5", "grad_clip=null").experiment(1) == {
         "use_amp": False,
-        "accum_grad": 2,
+        "accum_grad": 1,
         "ft_factor": 0.5,
         "grad_clip": None,
         "grad_norm_type": 2.0,

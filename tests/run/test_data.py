@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 
 def batches(config: RunConfig, epoch: int = 1, first: int = 0, end: int = 5) -> list[dict[str, torch.Tensor]]:
-    return list(open_data(config).training(epoch, CPU, first=first, end=end))
+    parts = list(open_data(config).training(epoch, CPU, first=first, end=end))
+    assert {share for share, _ in parts} <= {1.0}, "a single process has the whole of each"
+    return [batch for _, batch in parts]
 
 
 def equal(ours: list[dict[str, torch.Tensor]], theirs: list[dict[str, torch.Tensor]]) -> bool:
@@ -100,7 +102,7 @@ def test_items_that_can_be_taken_together_are() -> None:
 
     data = open_data(config_of())
     object.__setattr__(data, "train", Together())
-    tens = torch.cat(list(data.training(1, CPU, first=0, end=5)))
+    tens = torch.cat([batch for _, batch in data.training(1, CPU, first=0, end=5)])
     assert tens.tolist() == [index * 10 for batch in batch_indices(18, 4, 3, 1) for index in batch]
 
 

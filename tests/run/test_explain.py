@@ -27,7 +27,7 @@ def test_the_whole_answer(tmp_path: Path) -> None:
         "owner  group  tensors  parameters  base lr  weight decay",
         "main   all          6          49     0.01             0",
         "",
-        "plan       3 epochs x 5 batches / accum_grad 2 = 9 windows",
+        "plan       3 epochs x 5 batches / accum_grad 2 = 9 windows, 8 samples per window",
         "main       9 updates, lr 0.00333 at 1, peak 0.01 at 3, 0.00577 at 9",
         "             █▂      0.01",
         "             ██▅▂",

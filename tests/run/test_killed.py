@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.run.command import checkpoints, last_weights, metrics, without_seconds, write
+from tests.run.command import last_state, last_weights, metrics, without_seconds, write
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +49,7 @@ def finish(config: Path, out: Path, epochs: int) -> None:
 
 def epoch_of(out: Path) -> int:
     """Where the newest checkpoint stands."""
-    path = out / "checkpoints" / checkpoints(out)[-1]
-    return int(torch.load(path, weights_only=True)["progress"]["epoch"])
+    return int(last_state(out)["progress"]["epoch"])
 
 
 def same(one: Path, other: Path) -> None:

@@ -57,9 +57,9 @@ def test_R13_a_walk_through_the_batches_agrees(
     config = config_of(f"num_epochs={epochs}", f"accum_grad={accum_grad}", f"partial_window={partial}")
     if partial == "drop" and batches < accum_grad:
         with pytest.raises(ConfigError, match="leaves nothing to train on"):
-            Horizon.of(config, batches)
+            Horizon.of(config, batches, {config.accum_grad or 1})
         return
-    horizon = Horizon.of(config, batches)
+    horizon = Horizon.of(config, batches, {config.accum_grad or 1})
     closed = inside = 0
     for epoch in range(1, epochs + 1):
         assert horizon.windows_before(epoch, 0) == closed

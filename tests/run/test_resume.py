@@ -150,7 +150,7 @@ def test_ctrl_c_finishes_the_window_and_says_how_to_go_on(in_training_batch: int
     assert f"stopped    by Ctrl-C after batch {closed}. To go on:" in said.out
     again = shlex.split(said.out.partition("To go on:")[2])
     assert again == ["optimscheduler", "train", str(config), *model, "--out", str(out), "--resume"]
-    assert checkpoints(out)[-1] == f"batch-{closed:08}.pt"
+    assert checkpoints(out)[-1] == f"batch-{closed:08}"
     finished = call(*again[1:], "train_cfg.model.conf.at=999", "--on-mismatch", "config")
     assert finished.code == 0
     assert [record["batch"] for record in metrics(out)] == [2, 4, 5, 7, 9, 10]

@@ -1,97 +1,298 @@
-"""Checkpoints of a run: written aside, synced, renamed, so that a file is whole or not there at all."""
+"""Checkpoints of a run: folders written aside, synced, renamed, so that one is whole or not there at all.
+
+batch-00000012/
+  plain.pt             everything that is no tensor, and where the tensors belong
+  shard-*.safetensors  the tensors, written by `torch.distributed.checkpoint`, each rank its share
+
+Nothing in them is executed when they are read, and any number of ranks can read what another has written.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import Mapping
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.run.world import ALONE, World
+from optimscheduler.shards import local
 
-__all__ = ["VERSION", "Checkpoints"]
+__all__ = ["VERSION", "Checkpoints", "Like"]
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
-VERSION: Final = 1
+Place = tuple[str | int, ...]
+"""The keys and indices that lead to a tensor in a tree."""
+
+Like = Callable[[Place, torch.Size, torch.dtype], Tensor]
+"""Given the place, shape and dtype of a tensor: an empty one to read it into, whole or sharded."""
+
+VERSION: Final = 2
 """Of the format; a checkpoint of another one is refused."""
 
-_NAME: Final = re.compile(r"batch-(\d{8,})\.pt")
-_KEYS: Final = {"version", "config", "model", "optim_sches", "progress", "random", "lengths"}
+_NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+)|\.pt)?")
+_PLAIN: Final = "plain.pt"
+_KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
+
+
+def _whole(_place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
+    return torch.empty(size, dtype=dtype)
 
 
 class Checkpoints:
     """The checkpoints in one folder, named after the batch they were written after.
 
     Args:
-        folder: made when the first is written.
+        folder: made when the first is written; all ranks see the same.
         keep: how many of the newest stay.
+        world: who writes and reads.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, world: World = ALONE) -> None:
+        self.folder, self._keep, self._world = folder, keep, world
 
     def all(self) -> list[Path]:
         """Oldest first."""
-        found = [
-            (int(name[1]), p) for p in self.folder.glob("batch-*.pt") if (name := _NAME.fullmatch(p.name))
-        ]
-        return [path for _, path in sorted(found)]
+        found = [(name, p) for p in self.folder.glob("batch-*") if (name := _NAME.fullmatch(p.name))]
+        return [p for _, p in sorted(found, key=lambda each: (int(each[0][1]), int(each[0][2] or 1)))]
 
     def save(self, batch: int, state: Mapping[str, Any]) -> Path:
         """Write one, then remove those that are too many, and what a killed process left half written.
 
         Args:
             batch: the last batch that is in it.
-            state: a plain nested dict with the keys of a run's checkpoint; the version is added.
+            state: a nested dict with the keys of a run's checkpoint; what is no tensor is rank 0's.
 
         Raises:
             CheckpointError: it cannot be written.
         """
-        path = self.folder / f"batch-{batch:08d}.pt"
+        path = self._free(batch)
         aside = path.with_suffix(".tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                torch.save({"version": VERSION, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            _sync(self.folder)
-            for old in [*self.all()[: -self._keep], *self.folder.glob("batch-*.tmp")]:
-                old.unlink()
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-            raise CheckpointError(f"{path} cannot be written: {error}") from error
+            self._world.together(lambda: self._begin(aside))
+            _write_tensors(aside, _unique(state), self._world)
+            self._world.together(lambda: self._finish(aside, path, state))
+        except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
+            raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
         return path
 
-    def load(self, path: Path) -> State:
+    def _free(self, batch: int) -> Path:
+        """A name that is not taken: of the same batch there may be one from before a validation."""
+        first = self.folder / f"batch-{batch:08d}"
+        names = (first.with_name(f"{first.name}-{number}") for number in count(2))
+        return next(path for path in chain([first], names) if not path.exists())
+
+    def _begin(self, aside: Path) -> None:
+        if self._world.main:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+
+    def _finish(self, aside: Path, path: Path, state: Mapping[str, Any]) -> None:
+        """Write what is no tensor, give the folder its name, remove what is too much."""
+        if not self._world.main:
+            return
+        with (aside / _PLAIN).open("wb") as file:
+            torch.save({"version": VERSION, "tensors": _places(state), "plain": _plain(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(aside)
+        aside.replace(path)
+        _sync(self.folder)
+        batch = path.name.removeprefix("batch-").partition("-")[0]
+        same = [old for old in self.all() if old != path and old.name.startswith(f"batch-{batch}")]
+        for old in [*same, *[p for p in self.all() if p not in same][: -self._keep]]:
+            _remove(old)
+        for left in self.folder.glob("batch-*.tmp"):
+            _remove(left)
+
+    def configuration(self, path: Path) -> State:
+        """That of the run that has written one.
+
+        Raises:
+            CheckpointError: see `load`.
+        """
+        with self._told(path):
+            config: State = self._content(path)["config"]
+        return config
+
+    def load(self, path: Path, like: Like = _whole) -> State:
         """Read one; nothing in it is executed.
+
+        Args:
+            path: from `all`.
+            like: what to read each tensor into.
 
         Raises:
             CheckpointError: it is damaged; the message says what to type.
         """
+        with self._told(path):
+            state = self._content(path)
+            _read_tensors(path, state, state.pop("tensors", []), like, self._world)
+        return state
+
+    def _content(self, path: Path) -> State:
+        """Everything but the tensors; of a file from a single process those as well."""
+        old = path.is_file()
+        content = torch.load(path if old else path / _PLAIN, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or "version" not in content:
+            raise ValueError("it is no checkpoint of a run")
+        version = content["version"]
+        if version != (1 if old else VERSION):
+            raise CheckpointError(
+                f"{path} has version {version!r}; this package reads version 1 and {VERSION}"
+            )
+        state: State = content if old else {**content["plain"], "tensors": content["tensors"]}
+        if not set(state) >= _KEYS:
+            raise ValueError("it is no checkpoint of a run")
+        return _from_version_1(state) if old else state
+
+    @contextmanager
+    def _told(self, path: Path) -> Iterator[None]:
+        """Whatever goes wrong in reading a damaged one becomes an error that says what to type."""
         try:
-            state: State = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not set(state) >= _KEYS:
-                raise ValueError("it is no checkpoint of a run")
-        except Exception as error:  # a damaged archive fails in many ways
+            yield
+        except CheckpointError:
+            raise
+        except (Exception, CheckpointException) as error:  # a damaged archive fails in many ways
             all_of_them = self.all()
             before = all_of_them[: all_of_them.index(path)]
             then = f"goes on from {before[-1].name}" if before else "starts over"
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
-                f"{path} cannot be read, it is damaged: {reason:.120}. "
-                f"Remove it, and --resume {then}: rm {shlex.quote(str(path))}"
+                f"{path} cannot be read, it is damaged: {_reason(error):.120}. "
+                f"Remove it, and --resume {then}: rm -r {shlex.quote(str(path))}"
             ) from None
-        if state["version"] != VERSION:
-            raise CheckpointError(
-                f"{path} has version {state['version']!r}; this package reads version {VERSION}"
-            )
-        return state
+
+
+# ---- a tree, taken apart and put together ----
+
+
+def _tensors(tree: object, path: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """Every tensor in a tree of mappings and sequences, with its place."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, item in tree.items():
+            yield from _tensors(item, (*path, key))
+    elif isinstance(tree, list | tuple):
+        for index, item in enumerate(tree):
+            yield from _tensors(item, (*path, index))
+
+
+def _plain(tree: object) -> Any:  # Any: a tree of plain values
+    """The tree with None for every tensor."""
+    if isinstance(tree, Tensor):
+        return None
+    if isinstance(tree, Mapping):
+        return {key: _plain(item) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(item) for item in tree]
+    return tree
+
+
+def _places(state: Mapping[str, Any]) -> list[tuple[list[str | int], str]]:
+    """Where each tensor belongs, and under which name it is saved; tied weights share one."""
+    names: dict[tuple[object, ...], str] = {}
+    return [(list(place), names.setdefault(_identity(t), _name(place))) for place, t in _tensors(state)]
+
+
+def _unique(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Name -> tensor, each once."""
+    names = {name for _, name in _places(state)}
+    return {_name(at): t.detach().contiguous() for at, t in _tensors(state) if _name(at) in names}
+
+
+def _name(place: Place) -> str:
+    return "/".join(map(str, place))
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors that are the same memory seen in the same way."""
+    here = local(tensor)
+    return (here.data_ptr() or id(tensor), here.device, here.dtype, here.shape, here.stride())
+
+
+def _put(tree: Any, place: Sequence[str | int], tensor: Tensor) -> None:  # Any: a tree
+    *way, last = place
+    for key in way:
+        tree = tree[key]
+    tree[last] = tensor
+
+
+# ---- torch.distributed.checkpoint, in the format of safetensors, which holds numbers and nothing else ----
+
+
+def _write_tensors(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
+    with _quiet():
+        save_tensors(
+            tensors,
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            process_group=world.group,
+            no_dist=world.group is None,
+        )
+
+
+def _read_tensors(
+    folder: Path, state: State, places: Sequence[tuple[list[str | int], str]], like: Like, world: World
+) -> None:
+    if not places:
+        return
+    reader = HuggingFaceStorageReader(str(folder))
+    stored: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
+    into: dict[str, Tensor] = {}
+    for place, name in places:
+        size, dtype = stored[name].size, stored[name].properties.dtype
+        into.setdefault(name, like(tuple(place), size, dtype))
+    with _quiet():
+        load_tensors(into, storage_reader=reader, process_group=world.group, no_dist=world.group is None)
+    for place, name in places:
+        _put(state, place, into[name])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's note that a single process saves for itself alone, which is meant here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")
+        warnings.filterwarnings("ignore", message=".*(TypedStorage|single process|no_dist).*")
+        yield
+
+
+# ---- files ----
+
+
+def _from_version_1(state: State) -> State:
+    """One file, of a run in one process."""
+    return {**state, "random": [state["random"]], "ranks": 1, "accum_grad": state["config"]["accum_grad"]}
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says why."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _remove(path: Path) -> None:
+    """A folder that is half removed must not look like a checkpoint."""
+    if path.is_dir():
+        gone = path if path.suffix == ".tmp" else path.rename(path.with_suffix(".gone.tmp"))
+        shutil.rmtree(gone)
+    else:
+        path.unlink()
 
 
 def _sync(folder: Path) -> None:

@@ -16,15 +16,17 @@ from rich.console import Console as Screen
 from rich.markup import escape
 
 from optimscheduler import __version__
-from optimscheduler.errors import OptimSchedulerError
+from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError, ParameterError
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.data import open_data
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.overrides import apply_overrides
+from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
+from optimscheduler.run.world import rank_of_process
 from optimscheduler.run.yaml_file import read_file
 
 __all__ = ["app"]
@@ -88,8 +90,8 @@ def explain(config: Config, overrides: Overrides = None) -> None:
     def run(screen: Screen) -> int:
         settings = _read(config, overrides or [])
         data = open_data(settings)
-        show_config(screen, settings, data)
-        show_plan(screen, make_plan(settings, data.batches), curve=True)
+        show_config(screen, settings, data, device_named(settings.device))
+        show_plan(screen, make_plan(settings, data.batches, tokens_per_item=data.tokens_per_item), curve=True)
         return 0
 
     _carry_out(config, run)
@@ -105,7 +107,8 @@ def plot(
 
     def run(screen: Screen) -> int:
         settings = _read(config, overrides or [])
-        plan = make_plan(settings, open_data(settings).batches)
+        data = open_data(settings)
+        plan = make_plan(settings, data.batches, tokens_per_item=data.tokens_per_item)
         path = plot_lr({name: member.curve for name, member in plan.members.items()}, out)
         screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
         return 0
@@ -132,15 +135,19 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     """Run a command; a mistake of the user's is one message and exit code 2.
 
     The configuration's folder is added to the places where Python looks for modules, so that a class beside
-    the file can be named in it.
+    the file can be named in it. Of several processes the first one speaks.
     """
     sys.path.append(str(config.resolve().parent))
-    screen = Screen() if _is_terminal() else Screen(width=_WIDTH)
+    rank = rank_of_process()
+    screen = Screen(quiet=rank > 0) if _is_terminal() else Screen(width=_WIDTH, quiet=rank > 0)
     try:
         with _spoken(screen):
             code = command(screen)
     except OptimSchedulerError as error:
-        typer.echo(f"error: {error}", err=True)
+        if rank == 0:
+            typer.echo(f"error: {error}", err=True)
+        elif not isinstance(error, ConfigError | CheckpointError | ParameterError):  # rank 0 says those
+            typer.echo(f"error on rank {rank}: {error}", err=True)
         code = 2
     except KeyboardInterrupt:
         typer.echo("stopped at once, by Ctrl-C; --resume goes on from the last checkpoint", err=True)

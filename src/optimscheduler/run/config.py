@@ -110,13 +110,19 @@ class RunConfig(_Section):
     Attributes:
         seed: of weights, data order and dropout, 0 to 2^63 - 1.
         num_epochs: epochs, >= 1.
-        accum_grad: batches per window, >= 1.
+        accum_grad: batches per window, >= 1; None is 1, or what one of the next two makes.
+        samples_per_update: items behind one gradient, over all ranks; `accum_grad` follows from it.
+        tokens_per_update: the same in tokens; the training data say how many are in an item
+            (`tokens_per_item`).
         ft_factor: constant factor of the learning rate, > 0.
         grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         use_amp: False; True, which is float16 on CUDA and nothing elsewhere; `"fp16"`; `"bf16"`.
         device: `"auto"` is CUDA where there is one, otherwise the CPU.
-        threads: of torch on the CPU; None leaves them as they are.
+        distributed: what several processes do with the model: `"ddp"` (or True) wraps it in
+            DistributedDataParallel; `"deferred"` leaves it as it is and reduces after the last backward of
+            a window, also where some batches leave parameters without gradient; `"fsdp"` shards it.
+        threads: of torch on the CPU, on this machine; None leaves them as they are.
         partial_window: what becomes of batches that do not fill a window at an epoch's end: they make a
             smaller one (`"apply"`), the next epoch fills it up (`"carry"`), or they are left out (`"drop"`).
         checkpoint_every: windows from checkpoint to checkpoint, >= 1; each epoch's end makes one too.
@@ -131,7 +137,9 @@ class RunConfig(_Section):
         0, ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1"
     )
     num_epochs: Whole = Field(description="a whole number of epochs >= 1")
-    accum_grad: Whole = Field(1, description="a whole number of batches >= 1")
+    accum_grad: Whole | None = Field(None, description="a whole number of batches >= 1")
+    samples_per_update: Whole | None = Field(None, description="a whole number of items >= 1, or null")
+    tokens_per_update: Whole | None = Field(None, description="a whole number of tokens >= 1, or null")
     ft_factor: float = Field(1.0, gt=0, description="a finite number > 0")
     grad_clip: Annotated[float, Field(gt=0)] | None = Field(1.0, description="a finite number > 0, or null")
     grad_norm_type: Annotated[float, Field(ge=1, allow_inf_nan=True)] | Literal["inf"] = Field(
@@ -139,6 +147,9 @@ class RunConfig(_Section):
     )
     use_amp: bool | Literal["fp16", "bf16"] = Field(True, description="true, false, 'fp16' or 'bf16'")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'", min_length=1)
+    distributed: bool | Literal["ddp", "deferred", "fsdp"] = Field(
+        "ddp", description="true, false, 'ddp', 'deferred' or 'fsdp'"
+    )
     threads: Whole | None = Field(None, description=f"{_MORE}, or null")
     partial_window: Literal["apply", "carry", "drop"] = Field(
         "apply", description="'apply', 'carry' or 'drop'"
@@ -154,14 +165,24 @@ class RunConfig(_Section):
         """The whole configuration as plain values, defaults written out."""
         return self.model_dump()
 
-    def experiment(self) -> dict[str, Any]:
+    def experiment(self, accum_grad: int) -> dict[str, Any]:
         """What `build_optim_sches` takes beside the member's own description."""
-        keys = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type")
-        return {key: getattr(self, key) for key in keys}
+        keys = ("use_amp", "ft_factor", "grad_clip", "grad_norm_type")
+        return {"accum_grad": accum_grad} | {key: getattr(self, key) for key in keys}
 
 
 FREE: Final[frozenset[str]] = frozenset(
-    ["num_epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "tensorboard", "num_workers"]
+    [
+        "num_epochs",
+        "device",
+        "distributed",
+        "threads",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "tensorboard",
+        "num_workers",
+    ]
 )
 """What may differ from the checkpoint's when a run is resumed: settings at the top and in `data_cfg`."""
 
@@ -186,7 +207,9 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
 def without_free(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as plain values, less what may differ when a run is resumed."""
     data_cfg = {key: value for key, value in values["data_cfg"].items() if key not in FREE}
-    return {key: value for key, value in values.items() if key not in FREE} | {"data_cfg": data_cfg}
+    kept = {key: value for key, value in values.items() if key not in FREE} | {"data_cfg": data_cfg}
+    derived = values.get("samples_per_update") or values.get("tokens_per_update")
+    return kept | {"accum_grad": values["accum_grad"] or (None if derived else 1)}
 
 
 def with_free_of(values: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

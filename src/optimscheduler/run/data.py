@@ -34,6 +34,19 @@ class _Wanted:
     seed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one rank takes of a batch.
+
+    Attributes:
+        indices: numbers of the items; a stand-in where none is left for this rank.
+        share: this rank's share of the batch, times the number of ranks; 0 for a stand-in.
+    """
+
+    indices: tuple[int, ...]
+    share: float
+
+
 class _Batches(Dataset[Batch]):
     """A data set of whole batches, indexed by what is to be in them."""
 
@@ -66,6 +79,18 @@ def batch_indices(count: int, batch_size: int, seed: int, epoch: int) -> list[tu
     return _cut(torch.randperm(count, generator=generator).tolist(), batch_size)
 
 
+def _dealt(batch: tuple[int, ...], size: int, rank: int, ranks: int) -> _Part:
+    """One rank's part of a batch: `size` items, of the last batch of an epoch what is left for this rank.
+
+    >>> _dealt((7, 8, 9), size=2, rank=1, ranks=2)
+    _Part(indices=(9,), share=0.6666666666666666)
+    >>> _dealt((7, 8), size=2, rank=1, ranks=2)
+    _Part(indices=(7, 8), share=0.0)
+    """
+    mine = batch[rank * size : (rank + 1) * size]
+    return _Part(indices=mine or batch[:size], share=len(mine) * ranks / len(batch))
+
+
 def _cut(order: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
     return [tuple(order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
 
@@ -78,11 +103,15 @@ class RunData:
         config: the run's.
         train: what is trained on.
         valid: what is validated on; None goes without.
+        rank: of this process.
+        ranks: among how many the batches are dealt out.
     """
 
     config: RunConfig
     train: Dataset[Any]
     valid: Dataset[Any] | None
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def items(self) -> int:
@@ -96,11 +125,21 @@ class RunData:
 
     @property
     def batches(self) -> int:
-        """Batches that an epoch's items make."""
-        return math.ceil(self.items / self.config.data_cfg.batch_size)
+        """Batches that an epoch's items make, each rank with `batch_size` of their items."""
+        return math.ceil(self.items / (self.config.data_cfg.batch_size * self.ranks))
 
-    def training(self, epoch: int, device: torch.device, *, first: int, end: int) -> Iterator[Batch]:
-        """The batches of an epoch that are still to be run.
+    @property
+    def tokens_per_item(self) -> object:
+        """What the training set says about itself, if it does."""
+        return getattr(self.train, "tokens_per_item", None)
+
+    def training(
+        self, epoch: int, device: torch.device, *, first: int, end: int
+    ) -> Iterator[tuple[float, Batch]]:
+        """This rank's parts of the batches of an epoch that are still to be run.
+
+        Every rank has a part of every batch, so that all take the same number of steps. The share says how
+        much it counts: 1 where the batch is dealt out evenly, 0 where it is only a stand-in.
 
         Args:
             epoch: from 1.
@@ -108,24 +147,33 @@ class RunData:
             first: the first one, from 0.
             end: the one that is not run any more.
         """
-        seed = self.config.seed
-        indices = batch_indices(self.items, self.config.data_cfg.batch_size, seed, epoch)
+        seed, size = self.config.seed, self.config.data_cfg.batch_size
+        whole = batch_indices(self.items, size * self.ranks, seed, epoch)
+        parts = [_dealt(batch, size, self.rank, self.ranks) for batch in whole]
+        own = (self.rank,) if self.ranks > 1 else ()
         wanted = [
-            _Wanted(indices=chosen, seed=derived_seed(seed, "items", epoch, place))
-            for place, chosen in enumerate(indices)
+            _Wanted(indices=part.indices, seed=derived_seed(seed, "items", epoch, place, *own))
+            for place, part in enumerate(parts)
         ]
-        return self._loaded(self.train, wanted[first:end], device)
+        shares = (part.share for part in parts[first:end])
+        return zip(shares, self._loaded(self.train, wanted[first:end], device), strict=True)
 
     def validation(self, device: torch.device) -> Iterator[tuple[int, Batch]]:
-        """The number of items in, and the contents of, every validation batch; the same each time."""
+        """The number of items in, and the contents of, this rank's validation batches.
+
+        They are the same each time. Every rank has as many; those that are stand-ins have 0 items.
+        """
+        if self.valid is None:
+            return
         cfg = self.config.data_cfg
         cut = _cut(range(self.valid_items), cfg.valid_batch_size or cfg.batch_size)
+        mine = [(place, cut[place], len(cut[place])) for place in range(self.rank, len(cut), self.ranks)]
+        mine += [(0, cut[0], 0)] * (-(-len(cut) // self.ranks) - len(mine))
         wanted = [
             _Wanted(indices=chosen, seed=derived_seed(self.config.seed, "validation", place))
-            for place, chosen in enumerate(cut)
+            for place, chosen, _ in mine
         ]
-        if self.valid is not None:
-            yield from zip(map(len, cut), self._loaded(self.valid, wanted, device), strict=True)
+        yield from zip((n for *_, n in mine), self._loaded(self.valid, wanted, device), strict=True)
 
     def _loaded(self, items: Dataset[Any], wanted: list[_Wanted], device: torch.device) -> Iterator[Batch]:
         loader = DataLoader(
@@ -142,7 +190,7 @@ class RunData:
         return (moved(batch, device) for batch in loader)
 
 
-def open_data(config: RunConfig) -> RunData:
+def open_data(config: RunConfig, rank: int = 0, ranks: int = 1) -> RunData:
     """Build the data sets.
 
     Raises:
@@ -152,7 +200,7 @@ def open_data(config: RunConfig) -> RunData:
     train = build_dataset(config.data_cfg.train, "data_cfg.train")
     held_out = config.data_cfg.valid
     valid = None if held_out is None else build_dataset(held_out, "data_cfg.valid")
-    return RunData(config=config, train=train, valid=valid)
+    return RunData(config=config, train=train, valid=valid, rank=rank, ranks=ranks)
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Final
 
 import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 from rich.table import Table
 
+from optimscheduler.clock import Cadence, Clock
 from optimscheduler.precision import precision_for
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
-from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import MemberPlan, Plan, Row
 
-__all__ = ["show_config", "show_plan", "text_curve"]
+__all__ = ["rhythm", "show_config", "show_plan", "text_curve"]
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_BATCHES = 48  # a longer rhythm is cut off
+_HOW: Final = {
+    True: "DistributedDataParallel",
+    "ddp": "DistributedDataParallel",
+    "deferred": "reduced after the last backward",
+    "fsdp": "sharded",
+}
 
 
-def show_config(screen: Screen, config: RunConfig, data: RunData) -> None:
-    """The configuration in short.
-
-    Raises:
-        ConfigError: the device is not here.
-    """
+def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.device) -> None:
+    """The configuration in short."""
     train = config.train_cfg
     model = ", ".join(f"{key}={value}" for key, value in train.model.conf.items())
     clip = "no clipping" if config.grad_clip is None else f"clip {config.grad_clip:g}"
-    device = device_named(config.device)
     threads = f", {_count(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     held_out = f", {data.valid_items:,} held out" if data.valid_items else ", none held out"
     _line(screen, f"model      {train.model.type}({model})")
-    _line(screen, f"data       {data.items:,} items, {config.data_cfg.batch_size} per batch{held_out}")
+    per_batch = f"{config.data_cfg.batch_size} per batch"
+    if data.ranks > 1:
+        per_batch += f" on each of {data.ranks} ranks ({_HOW[config.distributed]})"
+    _line(screen, f"data       {data.items:,} items, {per_batch}{held_out}")
     epochs = _count(config.num_epochs, "epoch")
     _line(screen, f"training   {epochs}, {clip}, seed {config.seed}")
     _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
@@ -52,8 +60,10 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
     _line(
         screen,
         f"plan       {_count(h.epochs, 'epoch')} x {h.batches:,} batches / accum_grad {h.accum_grad} = "
-        f"{_count(h.windows, 'window')}{carried}",
+        f"{_count(h.windows, 'window')}{carried}, {_count(plan.samples, 'sample')} per window",
     )
+    for line in rhythm(plan.members) if len(plan.members) > 1 else ():
+        _line(screen, line)
     for name, member in plan.members.items():
         if member.curve:
             _line(screen, f"{name:<10} {_count(member.updates, 'update')}, lr {_milestones(member)}")
@@ -62,6 +72,31 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
                     _line(screen, "           " + line)
     for note in plan.notes:
         _line(screen, f"note       {note}")
+
+
+def rhythm(members: Mapping[str, MemberPlan]) -> list[str]:
+    """Which OptimScheduler does what in which batch, and which of them share a backward.
+
+    One line for each: `.` idle, `+` its gradient grows, `U` its weights move after that.
+    """
+    period = math.lcm(*(m.accum_grad * m.step_per_update for m in members.values()))
+    shown = min(period, _BATCHES)
+    lines = [
+        "rhythm     batches 1 to " + (f"{shown}, then the same again" if shown == period else f"{shown}")
+    ]
+    for name, member in members.items():
+        clock = Clock(Cadence(accum_grad=member.accum_grad, step_per_update=member.step_per_update))
+        beats = [clock.beat(batch) for batch in range(1, shown + 1)]
+        signs = "".join("U" if b.completes else "+" if b.active else "." for b in beats)
+        lines.append(f"  {name:<20} {signs}   loss {member.loss!r}")
+    lines.append("           U: its weights move, +: its gradient grows, .: idle, no backward")
+    losses = defaultdict(list)
+    for name, member in members.items():
+        losses[member.loss].append(name)
+    for loss, names in losses.items():
+        if len(names) > 1:
+            lines.append(f"backward   one of {loss!r} for {' and '.join(names)}")
+    return lines
 
 
 def text_curve(points: Sequence[tuple[int, float]], width: int = 60, height: int = 6) -> list[str]:

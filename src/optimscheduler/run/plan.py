@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from optimscheduler.run.config import RunConfig
 from optimscheduler.run.parts import build_model
 from optimscheduler.schedules import FeedbackSchedule
 
-__all__ = ["Horizon", "MemberPlan", "Plan", "Row", "build_members", "make_plan"]
+__all__ = ["Horizon", "MemberPlan", "Plan", "Row", "accumulation", "build_members", "make_plan"]
 
 _POINTS = 2000  # a longer curve is sampled
 
@@ -42,28 +42,28 @@ class Horizon:
     dropped: int = 0
 
     @classmethod
-    def of(cls, config: RunConfig, batches: int, accum_grad: int | None = None) -> Horizon:
+    def of(cls, config: RunConfig, batches: int, accum_grads: Collection[int]) -> Horizon:
         """The horizon of a configuration whose data give so many batches per epoch.
 
         Args:
             config: checked.
             batches: per epoch.
-            accum_grad: the OptimScheduler's, if its `conf` says otherwise than the experiment.
+            accum_grads: the OptimSchedulers'; windows are counted by the smallest.
 
         Raises:
             ConfigError: `drop` leaves nothing.
         """
-        accum_grad = accum_grad or config.accum_grad
-        dropped = batches % accum_grad if config.partial_window == "drop" else 0
+        together = math.lcm(*accum_grads)  # where the windows of all of them end
+        dropped = batches % together if config.partial_window == "drop" else 0
         if dropped == batches:
             raise ConfigError(
                 f"partial_window: 'drop' leaves nothing to train on: an epoch has {batches} batches, fewer "
-                f"than accum_grad={accum_grad}; write apply or carry, or a smaller batch_size"
+                f"than accum_grad={together}; write apply or carry, or a smaller batch_size"
             )
         return cls(
             epochs=config.num_epochs,
             batches=batches - dropped,
-            accum_grad=accum_grad,
+            accum_grad=min(accum_grads),
             carry=config.partial_window == "carry",
             dropped=dropped,
         )
@@ -110,6 +110,11 @@ class MemberPlan:
     """What one OptimScheduler will do.
 
     Attributes:
+        described: its repr.
+        loss: name of what it optimises.
+        accum_grad: batches per window.
+        step_per_update: every how many windows it is active.
+        horizon: of the run, in its own windows.
         updates: windows in which it is active.
         curve: (real step, learning rate) of those, sampled where there are many; the ends and the peak
             are there.
@@ -117,6 +122,10 @@ class MemberPlan:
     """
 
     described: str
+    loss: str
+    accum_grad: int
+    step_per_update: int
+    horizon: Horizon
     updates: int
     curve: tuple[tuple[int, float], ...]
     listens: bool = False
@@ -134,57 +143,119 @@ class MemberPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole of it; `notes` are lines for people."""
+    """The whole of it.
+
+    Attributes:
+        horizon: in windows of the OptimScheduler that has the shortest.
+        accum_grad: batches per window, where an OptimScheduler says nothing else.
+        samples: items behind such a window, over all ranks.
+        rows: who owns what.
+        members: by name.
+        notes: lines for people.
+    """
 
     horizon: Horizon
+    accum_grad: int
+    samples: int
     rows: tuple[Row, ...]
     members: dict[str, MemberPlan]
     notes: tuple[str, ...]
 
 
-def build_members(config: RunConfig, model: nn.Module) -> OptimSchedulerDict:
+def accumulation(config: RunConfig, ranks: int, tokens_per_item: object) -> int:
+    """Batches per window: `accum_grad`, or what makes so many samples or tokens per update.
+
+    Args:
+        config: checked.
+        ranks: each with `batch_size` items per batch.
+        tokens_per_item: what the training data say.
+
+    Raises:
+        ConfigError: two of the three were given, or it does not come out even.
+    """
+    keys = ("accum_grad", "samples_per_update", "tokens_per_update")
+    given = [key for key in keys if getattr(config, key) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{given[1]}: {given[0]} is given too; both say how long a window is, so give one")
+    if not given or given == ["accum_grad"]:
+        return config.accum_grad or 1
+    per_batch, unit = config.data_cfg.batch_size * ranks, "samples"
+    told = f"batch_size {config.data_cfg.batch_size} x {ranks} ranks" if ranks > 1 else "batch_size"
+    if given == ["tokens_per_update"]:
+        if not isinstance(tokens_per_item, int) or tokens_per_item < 1:
+            raise ConfigError(
+                "tokens_per_update: the training data must say how many tokens an item has, in an attribute "
+                "tokens_per_item; without one, write samples_per_update"
+            )
+        per_batch, unit, told = per_batch * tokens_per_item, "tokens", f"{told} x {tokens_per_item} tokens"
+    wanted = int(getattr(config, given[0]))
+    if wanted % per_batch:
+        below = wanted // per_batch * per_batch
+        near = f"{below} or {below + per_batch}" if below else f"{per_batch}"
+        raise ConfigError(
+            f"{given[0]}: {wanted} is no multiple of the {per_batch} {unit} of a batch ({told}); write {near}"
+        )
+    return wanted // per_batch
+
+
+def build_members(
+    config: RunConfig, model: nn.Module, accum_grad: int, *, distributed: bool = False
+) -> OptimSchedulerDict:
     """The OptimSchedulers of a configuration.
 
     Raises:
         ConfigError: with the place; see `build_optim_sches`.
     """
     try:
-        return build_optim_sches(model, config.train_cfg.optim_sches, **config.experiment())
+        shared = config.experiment(accum_grad) | {"distributed": distributed}
+        return build_optim_sches(model, config.train_cfg.optim_sches, **shared)
     except OptimSchedulerError as error:
         raise type(error)(f"train_cfg.{error}") from error
 
 
-def make_plan(config: RunConfig, batches: int) -> Plan:
+def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_item: object = None) -> Plan:
     """Work out what a run would do, with a model and OptimSchedulers that are thrown away afterwards.
 
     Args:
         config: checked.
         batches: how many the training data give per epoch.
+        ranks: how many take part.
+        tokens_per_item: what the training data say, for `tokens_per_update`.
 
     Raises:
         ConfigError: something in the configuration cannot be built.
     """
     notes: list[str] = []
+    accum_grad = accumulation(config, ranks, tokens_per_item)
     try:
         with torch.device("meta"):
-            model, optim_sches = _trial(config)
+            model, optim_sches = _trial(config, accum_grad)
     except Exception as error:  # whatever it is: what is wrong with the configuration fails on the CPU again
-        model, optim_sches = _trial(config)
+        model, optim_sches = _trial(config, accum_grad)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         notes.append(f"built on the CPU, because the model cannot be built on the meta device: {reason:.100}")
-    horizon = Horizon.of(config, batches, next(iter(optim_sches.values())).accum_grad)
+    horizon = Horizon.of(config, batches, {optim.accum_grad for optim in optim_sches.values()})
     members = {name: _member_plan(optim, horizon) for name, optim in optim_sches.items()}
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
-    return Plan(horizon=horizon, rows=tuple(_rows(model, optim_sches)), members=members, notes=tuple(notes))
+    return Plan(
+        horizon=horizon,
+        accum_grad=accum_grad,
+        samples=accum_grad * config.data_cfg.batch_size * ranks,
+        rows=tuple(_rows(model, optim_sches)),
+        members=members,
+        notes=tuple(notes),
+    )
 
 
-def _trial(config: RunConfig) -> tuple[nn.Module, OptimSchedulerDict]:
+def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedulerDict]:
     """Model and OptimSchedulers on torch's current default device."""
     model = build_model(config.train_cfg.model)
-    return model, build_members(config, model)
+    return model, build_members(config, model, accum_grad)
 
 
-def _member_plan(optim: OptimScheduler, horizon: Horizon) -> MemberPlan:
+def _member_plan(optim: OptimScheduler, run: Horizon) -> MemberPlan:
+    horizon = replace(run, accum_grad=optim.accum_grad)
+
     def learning_rate(real_step: int) -> float:
         lr = float(optim.update_lr(real_step=real_step, epoch_num=horizon.epoch_of(real_step)))
         if not math.isfinite(lr) or lr < 0:
@@ -198,6 +269,10 @@ def _member_plan(optim: OptimScheduler, horizon: Horizon) -> MemberPlan:
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
     return MemberPlan(
         described=repr(optim),
+        loss=optim.member.loss,
+        accum_grad=optim.accum_grad,
+        step_per_update=optim.step_per_update,
+        horizon=horizon,
         updates=len(active),
         curve=_curve(active, learning_rate),
         listens=isinstance(optim.schedule, FeedbackSchedule),
@@ -256,10 +331,12 @@ def _row(
 
 def _notes(members: dict[str, MemberPlan], horizon: Horizon, *, validates: bool) -> list[str]:
     notes = []
-    short = (horizon.epochs if horizon.carry else 1) * horizon.batches % horizon.accum_grad
-    if short:
-        whose = "the run" if horizon.carry else "each epoch"
-        notes.append(f"the last window of {whose} has {short} of {horizon.accum_grad} batches")
+    for size, name in {member.accum_grad: name for name, member in members.items()}.items():
+        short = (horizon.epochs if horizon.carry else 1) * horizon.batches % size
+        if short:
+            whose = "the run" if horizon.carry else "each epoch"
+            of = f" of {name}" if len({member.accum_grad for member in members.values()}) > 1 else ""
+            notes.append(f"the last window{of} of {whose} has {short} of {size} batches")
     if horizon.dropped:
         notes.append(f"{horizon.dropped} batches of each epoch are left out, because they fill no window")
     for name, member in members.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,23 +18,34 @@ from torch import Tensor
 from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch
-from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.parameters import canonical
+from optimscheduler.run.checkpoint import Checkpoints, Place
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
-from optimscheduler.run.monitor import JsonLines, Monitor
-from optimscheduler.run.parts import build_model, device_named
-from optimscheduler.run.plan import Horizon, build_members
-from optimscheduler.run.randomness import kept, random_state, restore_random_state, seed_everything
+from optimscheduler.run.monitor import Monitor
+from optimscheduler.run.parts import build_model
+from optimscheduler.run.plan import Plan, build_members
+from optimscheduler.run.randomness import (
+    derived_seed,
+    kept,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
+from optimscheduler.run.world import ALONE, World
+from optimscheduler.run.wrapping import unsharded, wrapped
+from optimscheduler.shards import is_sharded
 from optimscheduler.state import differences
 
-__all__ = ["Progress", "Runner", "State", "Writer"]
+__all__ = ["Lengths", "Progress", "Runner", "State", "Writer"]
 
 _LISTED = 12  # differences told one by one
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 Stop = Callable[[], bool]
+Lengths = Callable[[], Mapping[str, int]]
 
 
 @runtime_checkable
@@ -52,7 +64,7 @@ class Progress:
         epoch: the current one, from 1.
         batch_in_epoch: batches of it that are done.
         batch: batches of the whole run that are done.
-        windows: windows that are closed.
+        windows: windows that are over, idle ones included.
     """
 
     epoch: int = 1
@@ -68,25 +80,37 @@ class Runner:
         config: checked.
         data: what to train on.
         checkpoints: where to save.
-        horizon: how long.
+        plan: how long, and how many batches make a window.
+        device: of this process.
+        world: who takes part.
 
     Raises:
         ConfigError: something cannot be built.
     """
 
-    def __init__(self, config: RunConfig, data: RunData, checkpoints: Checkpoints, horizon: Horizon) -> None:
-        self.config, self.data, self.checkpoints, self.horizon = config, data, checkpoints, horizon
-        self.device = device_named(config.device)
+    def __init__(
+        self,
+        config: RunConfig,
+        data: RunData,
+        checkpoints: Checkpoints,
+        plan: Plan,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
+        self.config, self.data, self.checkpoints = config, data, checkpoints
+        self.plan, self.horizon, self.device, self.world = plan, plan.horizon, device, world
         seed_everything(config.seed)
-        self.model = build_model(config.train_cfg.model).to(self.device)
-        self.optim_sches = build_members(config, self.model)
+        self.model = build_model(config.train_cfg.model).to(device)
+        self._called = wrapped(self.model, config.distributed, world, device)
+        self.optim_sches = build_members(config, self._called, plan.accum_grad, distributed=world.count > 1)
         self.progress = Progress()
         self._stopwatch = Stopwatch()
+        self._diverge()
 
-    @property
-    def windows_done(self) -> int:
-        """Windows that are over, idle ones included."""
-        return max(optim.member.clock.real_step for optim in self.optim_sches.values())
+    def _diverge(self) -> None:
+        """Each rank draws random numbers of its own from here on."""
+        if self.world.count > 1:
+            seed_everything(derived_seed(self.config.seed, "rank", self.world.rank, self.progress.batch))
 
     @property
     def windows_left(self) -> int:
@@ -94,49 +118,78 @@ class Runner:
         p = self.progress
         return self.horizon.windows - self.horizon.windows_before(p.epoch, p.batch_in_epoch)
 
-    def run(self, monitor: Monitor, lines: JsonLines, stop: Stop) -> bool:
+    def run(self, monitor: Monitor, lengths: Lengths, stop: Stop) -> bool:
         """Train to the end, or until `stop()`; either way the last thing written is a checkpoint.
+
+        Args:
+            monitor: is told what happens.
+            lengths: bytes in the files of metrics, as they are to be saved.
+            stop: a wish of this process; all ranks act on it at the same window.
 
         Returns:
             Whether the end was reached.
         """
+
+        def agreed() -> bool:
+            return self._may_save and self.world.any(stop())
+
         while self.progress.epoch <= self.config.num_epochs:
-            if not (self._train_epoch(monitor, lines, stop) and self._validate(monitor, stop)):
-                self.save(lines)
+            if not (self._train_epoch(monitor, lengths, agreed) and self._validate(monitor, agreed)):
+                self.save(lengths)
                 return False
             self.progress.epoch += 1
             self.progress.batch_in_epoch = 0
-            self.save(lines)
+            if self._may_save:
+                self.save(lengths)
         return True
 
-    def _train_epoch(self, monitor: Monitor, lines: JsonLines, stop: Stop) -> bool:
+    def _train_epoch(self, monitor: Monitor, lengths: Lengths, stop: Stop) -> bool:
         """The rest of an epoch; False if it was stopped."""
-        p = self.progress
+        p, due = self.progress, False
         self.model.train()
         left = {"first": p.batch_in_epoch, "end": self.horizon.batches}
-        for batch in self.data.training(p.epoch, self.device, **left):
-            reports = self._train_batch(batch)
+        for share, batch in self.data.training(p.epoch, self.device, **left):
+            reports = self._train_batch(batch, share)
             if not any(report.completes for report in reports.values()):
                 continue
-            p.windows += 1
+            before, p.windows = p.windows, self._windows_done
             for name, report in reports.items():
                 if report.completes:
                     monitor.window(self._record(name, report.read()))
+            every = self.config.checkpoint_every
+            due = due or p.windows // every > before // every
             if stop():
                 return False
-            if p.windows % self.config.checkpoint_every == 0:
-                self.save(lines)
+            if due and self._may_save:
+                self.save(lengths)
+                due = False
         return True
 
-    def _train_batch(self, batch: Any) -> dict[str, StepReport]:
-        """One batch: forward, backward, and the update if its window is complete."""
+    @property
+    def _windows_done(self) -> int:
+        return max(optim.member.clock.real_step for optim in self.optim_sches.values())
+
+    @property
+    def _may_save(self) -> bool:
+        """Whether a checkpoint can hold everything: with several ranks an open window is theirs together."""
+        return self.world.count == 1 or not any(o.member.window for o in self.optim_sches.values())
+
+    def _train_batch(self, batch: Any, share: float) -> dict[str, StepReport]:
+        """One batch: forward, backward, and the update if its window is complete.
+
+        Args:
+            batch: this rank's part.
+            share: see `RunData.training`.
+        """
         p = self.progress
         p.batch_in_epoch += 1
         p.batch += 1
         last = self.horizon.ends_window(p.epoch, p.batch_in_epoch)
         with self.optim_sches.forward(step_num=p.batch, last=last):
-            losses = outputs_of(self.model, batch)
-        weight = items_behind(losses, self.config.train_cfg.weight)
+            losses = outputs_of(self._called, batch)
+        weight: float | Tensor | None = items_behind(losses, self.config.train_cfg.weight)
+        if self.world.count > 1:
+            weight = share if weight is None else weight if share else 0.0
         return self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
 
     def _validate(self, monitor: Monitor, stop: Stop) -> bool:
@@ -149,17 +202,18 @@ class Runner:
         self.model.eval()
         with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
             held_out = self.data.validation(self.device)
-            means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, stop)
+            means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, stop, self.world)
         if means is None:
             return False
         if means:
-            place = {"batch": p.batch, "real_step": self.windows_done, "epoch": p.epoch}
+            place = {"batch": p.batch, "real_step": self._windows_done, "epoch": p.epoch}
             monitor.validated({**place, **means})
             self._observe(means)
         if isinstance(self.model, Writer):
-            with kept(self.device):
+            with kept(self.device), unsharded(self.model):
                 generator = torch.Generator().manual_seed(self.config.seed)
-                monitor.sampled(self.model.write_sample(generator=generator))
+                if self.world.main:
+                    monitor.sampled(self.model.write_sample(generator=generator))
         return True
 
     def _observe(self, means: Mapping[str, float]) -> None:
@@ -185,19 +239,34 @@ class Runner:
 
     # ---- checkpoints ----
 
-    def save(self, lines: JsonLines) -> Path:
-        """Write a checkpoint of everything that the rest of the run depends on."""
+    def save(self, lengths: Lengths) -> Path:
+        """Write a checkpoint of everything that the rest of the run depends on; all ranks take part."""
         return self.checkpoints.save(
             self.progress.batch,
             {
                 "config": self.config.plain(),
+                "ranks": self.world.count,
+                "accum_grad": self.plan.accum_grad,
                 "model": self.model.state_dict(),
                 "optim_sches": self.optim_sches.state_dict(),
                 "progress": asdict(self.progress),
-                "random": random_state(self.device),
-                "lengths": lines.lengths(),
+                "random": self.world.gather(random_state(self.device)),
+                "lengths": lengths(),
             },
         )
+
+    def empty_like(self, place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
+        """What to read a tensor of a checkpoint into: sharded as the parameter that it belongs to."""
+        for name in place:
+            parameter = self._sharded.get(name)
+            if parameter is not None and parameter.shape == size:
+                return torch.empty_like(parameter, dtype=dtype)
+        return torch.empty(size, dtype=dtype)
+
+    @cached_property
+    def _sharded(self) -> dict[str | int, Tensor]:
+        named = self.model.named_parameters()
+        return {canonical(name): p.detach() for name, p in named if is_sharded(p)}
 
     def load(self, state: State, on_mismatch: OnMismatch) -> None:
         """Go on from a checkpoint.
@@ -207,12 +276,42 @@ class Runner:
         """
         _check_model(state["model"], self.model.state_dict())
         self.model.load_state_dict(state["model"])
-        self.optim_sches.load_state_dict(state["optim_sches"], on_mismatch)
+        self.optim_sches.load_state_dict(self._as_now(state, on_mismatch), on_mismatch)
         self.progress = Progress(**state["progress"])
-        items = self.progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"]
-        done = math.ceil(items / self.config.data_cfg.batch_size)
+        items = self.progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"] * state["ranks"]
+        done = math.ceil(items / (self.config.data_cfg.batch_size * self.world.count))
         self.progress.batch_in_epoch = min(done, self.horizon.batches)
-        restore_random_state(state["random"], self.device)
+        if state["ranks"] == self.world.count:
+            restore_random_state(state["random"][self.world.rank], self.device)
+        else:
+            self._diverge()
+
+    def _as_now(self, state: State, on_mismatch: OnMismatch) -> State:
+        """The saved OptimSchedulers, with `accum_grad` as it is for this number of ranks.
+
+        Raises:
+            CheckpointError: an update would be made of another number of samples.
+        """
+        saved: State = state["optim_sches"]
+        before, now = state["accum_grad"], self.plan.accum_grad
+        ranks = self.world.count
+        if state["ranks"] == ranks or on_mismatch != "error":
+            return saved
+        size = self.config.data_cfg.batch_size
+        samples = before * size * state["ranks"]
+        if samples != self.plan.samples:
+            raise CheckpointError(
+                f"the checkpoint is of a run with {samples} samples per update (batch_size {size} x "
+                f"accum_grad {before} x ranks {state['ranks']}), and {ranks} ranks now make "
+                f"{self.plan.samples}. Write samples_per_update: {samples} in place of accum_grad, or type "
+                "--on-mismatch config to go on with what it is now"
+            )
+        return {
+            name: {**each, "config": {**each["config"], "accum_grad": now}}
+            if each["config"]["accum_grad"] == before
+            else each
+            for name, each in saved.items()
+        }
 
 
 def _check_model(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,14 +16,15 @@ from optimscheduler.errors import ConfigError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
-from optimscheduler.run.data import open_data
+from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Several, TensorBoard
-from optimscheduler.run.plan import make_plan
+from optimscheduler.run.plan import Plan, make_plan
 from optimscheduler.run.plotting import plot_curves
-from optimscheduler.run.runner import Runner, State
+from optimscheduler.run.runner import Lengths, Runner, State
+from optimscheduler.run.world import World, joined
 
 __all__ = ["INTERRUPTED", "train"]
 
@@ -35,11 +37,11 @@ INTERRUPTED = 130
 def train(
     config: RunConfig, folder: Path, *, resume: bool, on_mismatch: OnMismatch, screen: Screen, again: str
 ) -> int:
-    """Train, or go on training.
+    """Train, or go on training, with the processes that torchrun has started or alone.
 
     Args:
         config: checked.
-        folder: the run folder.
+        folder: the run folder; all processes see the same.
         resume: go on with what is there.
         on_mismatch: see `OptimScheduler.load_state_dict`.
         screen: where to speak.
@@ -51,51 +53,91 @@ def train(
     Raises:
         OptimSchedulerError: the run cannot be built, continued or written.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    with joined(config.device, config.distributed) as (world, device):
+        prepared = world.together(
+            lambda: _prepare(config, folder, world, device, screen, resume=resume, on_mismatch=on_mismatch)
+        )
+        world.same("number of training items", prepared.data.items)
+        runner = Runner(prepared.config, prepared.data, prepared.checkpoints, prepared.plan, device, world)
+        state = None
+        if prepared.newest:
+            state = prepared.checkpoints.load(prepared.newest, runner.empty_like)
+            with _unspoken():
+                runner.load(state, on_mismatch)
+            p = runner.progress
+            _say(screen, f"resuming   from {prepared.newest}, epoch {p.epoch}, batch {p.batch}")
+        elif resume:
+            _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
+        if world.main:
+            make_folder(folder, prepared.config.plain())
+        return _run(runner, folder, state, screen, again)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """What is known before anything is built."""
+
+    config: RunConfig
+    data: RunData
+    plan: Plan
+    checkpoints: Checkpoints
+    newest: Path | None
+
+
+def _prepare(
+    config: RunConfig,
+    folder: Path,
+    world: World,
+    device: torch.device,
+    screen: Screen,
+    *,
+    resume: bool,
+    on_mismatch: OnMismatch,
+) -> _Prepared:
+    """Find out what to do, and say it.
+
+    Raises:
+        OptimSchedulerError: it cannot be done.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, world)
     newest = find_run(folder, checkpoints, resume=resume)
-    state = checkpoints.load(newest) if newest else None
     changed: list[str] = []
-    if state:
-        changed = check_same_configuration(state["config"], config.plain(), decided=on_mismatch != "error")
+    if newest:
+        saved = read_config(checkpoints.configuration(newest), str(newest)).plain()
+        changed = check_same_configuration(saved, config.plain(), decided=on_mismatch != "error")
         if on_mismatch == "checkpoint":
-            config = read_config(with_free_of(state["config"], config.plain()), str(newest))
+            config = read_config(with_free_of(saved, config.plain()), str(newest))
     if config.threads:
-        torch.set_num_threads(config.threads)
-    data = open_data(config)
-    show_config(screen, config, data)
-    plan = make_plan(config, data.batches)
+        torch.set_num_threads(max(1, config.threads // world.local_count))
+    data = open_data(config, world.rank, world.count)
+    show_config(screen, config, data, device)
+    plan = make_plan(config, data.batches, ranks=world.count, tokens_per_item=data.tokens_per_item)
     show_plan(screen, plan, curve=False)
-    runner = Runner(config, data, checkpoints, plan.horizon)
     for line in changed:
         _say(screen, f"changed    {line}; the {on_mismatch} wins")
-    if state and newest:
-        with _unspoken():
-            runner.load(state, on_mismatch)
-        _say(
-            screen, f"resuming   from {newest}, epoch {runner.progress.epoch}, batch {runner.progress.batch}"
-        )
-    elif resume:
-        _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
-    make_folder(folder, config.plain())
-    return _run(runner, folder, state, screen, again)
+    return _Prepared(config=config, data=data, plan=plan, checkpoints=checkpoints, newest=newest)
 
 
 def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
+    """Train, watched by the monitors of the main process."""
     finished = runner.progress.epoch > runner.config.num_epochs
-    monitors: list[Monitor] = []
-    if runner.config.tensorboard:
-        monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
-    lines = JsonLines(folder, state["lengths"] if state else {})
-    monitors.append(lines)
-    if not finished:
-        monitors.append(_console(runner, screen))
-    monitor = Several(monitors)
-    with Interrupt() as interrupt:
-        try:
-            done = runner.run(monitor, lines, lambda: interrupt.asked)
-        finally:
-            monitor.close()
-            _draw(folder)
+    main = runner.world.main
+    with ExitStack() as stack:
+        monitors: list[Monitor] = []
+        lengths: Lengths = dict
+        if main:
+            if runner.config.tensorboard:
+                monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
+            lines = JsonLines(folder, state["lengths"] if state else {})
+            lengths = lines.lengths
+            monitors.append(lines)
+            if not finished:
+                monitors.append(_console(runner, screen))
+            stack.callback(_draw, folder)
+        monitor = Several(monitors)
+        stack.callback(monitor.close)
+        interrupt = stack.enter_context(Interrupt())
+        done = runner.run(monitor, lengths, lambda: interrupt.asked)
     if finished:
         _say(screen, "finished   this run was at its end already; a larger num_epochs makes it longer")
     _say(
@@ -111,7 +153,7 @@ def _console(runner: Runner, screen: Screen) -> Console:
     return Console(
         screen,
         epochs=runner.config.num_epochs,
-        done=runner.windows_done,
+        done=runner.progress.windows,
         left=runner.windows_left,
         log_every=runner.config.log_every,
     )

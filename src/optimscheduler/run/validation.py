@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
+from optimscheduler.run.world import ALONE, World
 
 __all__ = ["items_behind", "mean_outputs", "outputs_of"]
 
@@ -47,20 +48,25 @@ def items_behind(outputs: Outputs, name: str | None) -> Tensor | None:
 
 
 def mean_outputs(
-    model: nn.Module, batches: Iterable[tuple[int, Any]], weight: str | None, stop: Callable[[], bool]
+    model: nn.Module,
+    batches: Iterable[tuple[int, Any]],
+    weight: str | None,
+    stop: Callable[[], bool],
+    world: World = ALONE,
 ) -> dict[str, float] | None:
     """Means of the model's scalar outputs, each batch weighted by its items.
 
     Args:
         model: in the mode it is to be called in.
-        batches: how many items there are in each, and the batch.
+        batches: how many items there are in each, and the batch; one without items is a stand-in.
         weight: see `items_behind`; None weights by the number of items in the batch.
         stop: asked before every batch.
+        world: whose batches are taken together.
 
     Returns:
         Name -> mean; NaN where no item counts. None if it was stopped.
     """
-    weighted: dict[str, list[tuple[Tensor, float | Tensor]]] = defaultdict(list)
+    weighted: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for count, batch in batches:
         if stop():
             return None
@@ -68,12 +74,13 @@ def mean_outputs(
         items = items_behind(outputs, weight)
         for name, value in outputs.items():
             if name != weight and isinstance(value, Tensor) and value.numel() == 1:
-                weighted[name].append((value, count if items is None else items))
-    return {name: _mean(pairs) for name, pairs in weighted.items()}
+                weighted[name].append((float(value), float(items) if items is not None and count else count))
+    everybody = world.gather(dict(weighted))
+    return {name: _mean([pair for each in everybody for pair in each[name]]) for name in weighted}
 
 
-def _mean(pairs: Iterable[tuple[Tensor, float | Tensor]]) -> float:
+def _mean(pairs: Iterable[tuple[float, float]]) -> float:
     """sum(n_i x_i) / sum(n_i), in double precision; what has nothing behind it may even be 0 / 0."""
-    counting = [(float(value), float(items)) for value, items in pairs if items > 0]
+    counting = [(value, items) for value, items in pairs if items > 0]
     total = math.fsum(items for _, items in counting)
     return math.fsum(value * items for value, items in counting) / total if total else math.nan

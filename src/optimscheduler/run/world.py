@@ -1,0 +1,136 @@
+"""The processes of a run: one, or as many as torchrun has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
+from optimscheduler.ranks import meeting
+from optimscheduler.run.parts import device_named
+
+__all__ = ["ALONE", "World", "joined", "rank_of_process"]
+
+T = TypeVar("T")
+
+
+class World:
+    """Who takes part in a run, and what they agree on. Nothing here waits for an accelerator.
+
+    Args:
+        rank: of this process, from 0.
+        count: of processes.
+        local_count: of those on this machine.
+        group: over the CPU; None is a single process.
+    """
+
+    def __init__(
+        self, rank: int = 0, count: int = 1, local_count: int = 1, group: dist.ProcessGroup | None = None
+    ) -> None:
+        self.rank, self.count, self.local_count, self.group = rank, count, local_count, group
+
+    @property
+    def main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's values, plain ones or small tensors, rank by rank."""
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.count  # Any: as torch gives them back
+        with meeting("tell one another how they are"):
+            dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def any(self, wish: bool) -> bool:
+        """Whether it is true of any of them."""
+        if self.group is None:
+            return wish
+        wishes = torch.tensor([int(wish)])
+        with meeting("agree on whether to go on"):
+            dist.all_reduce(wishes, group=self.group)
+        return bool(wishes.item())
+
+    def wait(self) -> None:
+        """Until all of them are here."""
+        self.any(False)
+
+    def same(self, what: str, value: object) -> None:
+        """Check that all of them see the same.
+
+        Raises:
+            RankError: one does not.
+        """
+        first, *others = self.gather(value)
+        for rank, other in enumerate(others, start=1):
+            if other != first:
+                raise RankError(f"rank {rank} has another {what} than rank 0: {other!r}, not {first!r}")
+
+    def together(self, prepare: Callable[[], T]) -> T:
+        """Let everybody prepare something; if one cannot, all of them stop.
+
+        Raises:
+            OptimSchedulerError: this process could not.
+            RankError: another one could not.
+        """
+        try:
+            result, error = prepare(), None
+        except OptimSchedulerError as failure:
+            if self.group is None:
+                raise
+            error = failure
+        errors = self.gather(None if error is None else str(error))
+        if error is not None:
+            raise error
+        for rank, text in enumerate(errors):
+            if text is not None:
+                raise RankError(f"rank {rank}: {text}")
+        return result
+
+
+ALONE: Final = World()
+"""A single process."""
+
+
+def rank_of_process() -> int:
+    """The rank that torchrun has given to this process; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.device]]:
+    """Join the processes that torchrun has started, until the end of the context.
+
+    Args:
+        device: of the configuration; `"auto"` is one accelerator per process.
+        distributed: of the configuration.
+
+    Raises:
+        ConfigError: the device is not there, or several processes were started for a run of one.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE, device_named(device)
+        return
+    if distributed is False:
+        raise ConfigError(
+            f"distributed: it is false, but {count} processes were started; write ddp or fsdp, or leave out "
+            "torchrun"
+        )
+    rank, local = rank_of_process(), int(os.environ.get("LOCAL_RANK", "0"))
+    found = device_named(device)
+    if found.type == "cuda":
+        found = torch.device("cuda", found.index if found.index is not None else local)
+        torch.cuda.set_device(found)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+    try:
+        group = dist.group.WORLD if found.type == "cpu" else dist.new_group(backend="gloo")
+        yield World(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), group), found
+    finally:
+        dist.destroy_process_group()
