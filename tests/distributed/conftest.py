@@ -29,3 +29,18 @@ def impatient() -> Iterator[Pool]:
     pool = Pool(2, timeout=3.0)
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def two_started() -> Iterator[Pool]:
+    """Two processes as torchrun starts them."""
+    pool = Pool(2, joined=False)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def four_started() -> Iterator[Pool]:
+    pool = Pool(4, joined=False)
+    yield pool
+    pool.close()

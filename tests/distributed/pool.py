@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -25,12 +26,14 @@ _PATIENCE = 60.0  # seconds for one function; a hang must end as an error
 class Pool:
     """So many ranks; `run` calls a function in each of them at once.
 
+    They are a process group already, or, with `joined=False`, they are told what torchrun would tell them.
+
     A function that fails on any rank leaves the others in unknown places, so the processes are then
     replaced by new ones.
     """
 
-    def __init__(self, world: int, timeout: float = 30.0) -> None:
-        self.world, self._timeout = world, timeout
+    def __init__(self, world: int, timeout: float = 30.0, joined: bool = True) -> None:
+        self.world, self._timeout, self._joined = world, timeout, joined
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
 
@@ -69,19 +72,24 @@ class Pool:
         for rank in range(self.world):
             ours, theirs = _CONTEXT.Pipe()
             process = _CONTEXT.Process(
-                target=_serve, args=(theirs, rank, self.world, str(store), self._timeout), daemon=True
+                target=_serve,
+                args=(theirs, rank, self.world, str(store) if self._joined else None, self._timeout),
             )
             process.start()
             self._processes.append(process)
             self._pipes.append(ours)
 
 
-def _serve(pipe: Connection, rank: int, world: int, store: str, timeout: float) -> None:
+def _serve(pipe: Connection, rank: int, world: int, store: str | None, timeout: float) -> None:
     torch.set_num_threads(1)
-    patience = timedelta(seconds=timeout)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=patience
-    )
+    if store is None:
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        os.environ.update({key: str(value) for key, value in told.items()} | {"MASTER_ADDR": "localhost"})
+    else:
+        patience = timedelta(seconds=timeout)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=patience
+        )
     for function, args in iter(pipe.recv, None):
         try:
             pipe.send(("", function(*args)))

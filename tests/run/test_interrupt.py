@@ -21,6 +21,15 @@ def test_the_first_is_noted_and_the_second_acts() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_request_of_the_system_is_noted() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.asked
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_outside_nothing_is_noted() -> None:
     with Interrupt() as interrupt:
         pass

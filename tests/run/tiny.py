@@ -22,7 +22,10 @@ from tests.cases import HalvedWhenWorse
 
 __all__ = [
     "Endless",
+    "Fewer",
     "Frozen",
+    "Interrupted",
+    "MissingOnOne",
     "NanLr",
     "NoGradient",
     "NotOnMeta",
@@ -30,6 +33,7 @@ __all__ = [
     "ReturnsTensor",
     "SendsItself",
     "Sized",
+    "Smooth",
     "Tiny",
     "Weighted",
     "Writes",
@@ -55,6 +59,34 @@ class Tiny(nn.Module):
         hidden = self.dropout(torch.tanh(self.norm(self.first(batch["x"]))))
         error = self.second(hidden)[:, 0] - batch["y"]
         return {"loss": error.square().mean(), "largest": error.detach().abs().max(), "each": error.detach()}
+
+
+class Smooth(nn.Module):
+    """4 -> 6 -> 1 and nothing random, so that ranks can be compared with one process."""
+
+    def __init__(self, partly: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 1)])
+        self.unused = nn.Linear(1, 1) if partly else None
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        first, second = self.layers
+        error = second(torch.tanh(first(batch["x"])))[:, 0] - batch["x"].sum(1)
+        return {"loss": error.square().mean(), "items": torch.tensor(float(len(error)))}
+
+
+class Interrupted(Smooth):
+    """One whose second rank gets a signal in its n-th training batch."""
+
+    def __init__(self, at: int, signal: int) -> None:
+        super().__init__()
+        self.at, self.signal, self.calls = at, signal, 0
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        self.calls += self.training
+        if self.training and self.calls == self.at and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), self.signal)
+        return super().forward(batch)
 
 
 class Writes(Tiny):
@@ -110,6 +142,26 @@ class NotOnMeta(Tiny):
     def __init__(self) -> None:
         super().__init__()
         self.scale = float(self.first.weight.detach().abs().max())
+
+
+class Fewer(Dataset[Batch]):
+    """One that does not hold the same on every rank."""
+
+    def __init__(self) -> None:
+        self._count = 18 - int(os.environ.get("RANK", "0"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"x": torch.ones(4) * index}
+
+
+class MissingOnOne(Fewer):
+    """One that is not there on the second rank."""
+
+    def __len__(self) -> int:
+        return 18 if self._count == 18 else 0
 
 
 class Points(Dataset[Batch]):

@@ -26,7 +26,7 @@ from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
-from optimscheduler.run.world import rank_of_process
+from optimscheduler.run.world import rank_of_process, started_by
 from optimscheduler.run.yaml_file import read_file
 
 __all__ = ["app"]
@@ -70,7 +70,7 @@ def train(
     def run(screen: Screen) -> int:
         settings = _read(config, overrides or [])
         folder = out or Path("runs") / _name(config)
-        again = ["optimscheduler", "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
+        again = [*started_by(), "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
         return train_run(
             settings,
             folder,

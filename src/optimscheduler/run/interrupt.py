@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the first is noted, the second acts at once."""
+"""Ctrl-C and SIGTERM as wishes: the first is noted, a second Ctrl-C acts at once."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ __all__ = ["Interrupt"]
 
 
 class Interrupt:
-    """A context in which the first SIGINT sets `asked` and the second raises KeyboardInterrupt."""
+    """A context in which SIGTERM and the first SIGINT set `asked`, and the second raises KeyboardInterrupt.
+
+    SIGTERM is how torchrun and schedulers of clusters ask.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

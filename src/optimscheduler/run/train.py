@@ -31,7 +31,7 @@ __all__ = ["INTERRUPTED", "train"]
 _log = logging.getLogger("optimscheduler")
 
 INTERRUPTED = 130
-"""Exit code of a run that Ctrl-C has stopped: 128 + the number of SIGINT."""
+"""Exit code of a run that was asked to stop: 128 + the number of SIGINT."""
 
 
 def train(
@@ -145,7 +145,7 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
         f"written    {folder}/: config.yaml, metrics.jsonl, validation.jsonl, curves.png, checkpoints/",
     )
     if not done:
-        _say(screen, f"stopped    by Ctrl-C after batch {runner.progress.batch}. To go on:\n  {again}")
+        _say(screen, f"stopped    as asked, after batch {runner.progress.batch}. To go on:\n  {again}")
     return 0 if done else INTERRUPTED
 
 

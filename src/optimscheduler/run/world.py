@@ -14,7 +14,7 @@ from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
 from optimscheduler.ranks import meeting
 from optimscheduler.run.parts import device_named
 
-__all__ = ["ALONE", "World", "joined", "rank_of_process"]
+__all__ = ["ALONE", "World", "joined", "rank_of_process", "started_by"]
 
 T = TypeVar("T")
 
@@ -101,6 +101,13 @@ ALONE: Final = World()
 def rank_of_process() -> int:
     """The rank that torchrun has given to this process; 0 without it."""
     return int(os.environ.get("RANK", "0"))
+
+
+def started_by() -> list[str]:
+    """The beginning of the command that starts such processes again."""
+    if "WORLD_SIZE" not in os.environ:
+        return ["optimscheduler"]
+    return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "optimscheduler"]
 
 
 @contextmanager

@@ -1,0 +1,226 @@
+"""Runs of several processes: what they train, what they say, what they save, and who can go on from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from optimscheduler.run.checkpoint import Checkpoints
+from tests.distributed.pool import Pool
+from tests.run.command import Said, call, last_state, last_weights, metrics
+
+pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
+
+YAML = """\
+seed: 3
+num_epochs: 4
+samples_per_update: 8
+use_amp: false
+device: cpu
+checkpoint_every: 2
+log_every: 2
+train_cfg:
+  model: {type: tests.run.tiny.Smooth}
+  optim_sches: {type: noam.Noamlr, conf: {optim_type: Adam, optim_conf: {lr: 1e-2}, warmup_steps: 3}}
+data_cfg:
+  train: {type: tests.run.tiny.Points, conf: {count: 28, noise: 0.0}}   # windows of 8, 8, 8 and 4 items
+  valid: {type: tests.run.tiny.Points, conf: {count: 11, noise: 0.0}}
+  batch_size: 2
+  valid_batch_size: 3
+"""
+CLOSE = 1e-5  # float32, sums in another order
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "smooth.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def command(port: int, arguments: list[str]) -> Said:
+    """In one of the processes."""
+    os.environ["MASTER_PORT"] = str(port)
+    return call(*arguments)
+
+
+def start(pool: Pool, *arguments: object) -> list[Said]:
+    """What each rank answers."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return pool.run(command, port, [str(argument) for argument in arguments])
+
+
+def close(one: Path, other: Path, tolerance: float = CLOSE) -> None:
+    ours, theirs = last_weights(one), last_weights(other)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=tolerance)
+    for mine, its in zip(metrics(one), metrics(other), strict=True):
+        assert (mine["real_step"], mine["lr"]) == (its["real_step"], its["lr"])
+        assert mine["loss"] == pytest.approx(its["loss"], abs=10 * tolerance), "the mean over the ranks"
+        assert mine["grad_norm"] == pytest.approx(its["grad_norm"], abs=10 * tolerance)
+    pairs = zip(metrics(one, "validation.jsonl"), metrics(other, "validation.jsonl"), strict=True)
+    assert all(mine["loss"] == pytest.approx(its["loss"], abs=tolerance) for mine, its in pairs)
+
+
+@pytest.fixture
+def alone(config: Path, tmp_path: Path) -> Path:
+    """The run of a single process."""
+    assert call("train", config, "--out", tmp_path / "alone").code == 0
+    return tmp_path / "alone"
+
+
+@pytest.mark.parametrize("how", ["ddp", "deferred", "fsdp", "true"])
+def test_R31_two_processes_train_what_one_does(
+    how: str, config: Path, alone: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    said, quiet = start(two_started, "train", config, f"distributed={how}", "--out", tmp_path / "run")
+    assert (said.code, quiet.code, quiet.out, said.err, quiet.err) == (0, 0, "", "", "")
+    assert "28 items, 2 per batch on each of 2 ranks" in said.out
+    assert "accum_grad 2 = 16 windows, 8 samples per window" in said.out
+    close(tmp_path / "run", alone)
+
+
+def test_R31_with_the_items_behind_each_loss_as_weights(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    odd = ["train_cfg.weight=items", "data_cfg.train.conf={count: 29, noise: 0.0}"]
+    assert call("train", config, *odd, "--out", tmp_path / "alone").code == 0
+    start(two_started, "train", config, *odd, "--out", tmp_path / "run")
+    close(tmp_path / "run", tmp_path / "alone")
+
+
+def test_R29_deferred_copes_with_parameters_that_are_never_used(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    unused = "train_cfg.model.conf={partly: true}"
+    said, _ = start(two_started, "train", config, unused, "distributed=deferred", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert "gives no gradient to 2 of its parameters: unused.weight, unused.bias" in said.out
+
+
+# ---- checkpoints ----
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_R34_a_wish_of_one_rank_stops_all_and_any_number_goes_on(
+    how: str, number: int, config: Path, alone: Path, tmp_path: Path, two_started: Pool, four_started: Pool
+) -> None:
+    model = f"train_cfg.model={{type: tests.run.tiny.Interrupted, conf: {{at: 10, signal: {int(number)}}}}}"
+    stopped = start(two_started, "train", config, model, f"distributed={how}", "--out", tmp_path / "run")
+    assert [said.code for said in stopped] == [130, 130]
+    assert "stopped    as asked, after batch 11." in stopped[0].out, "at the end of the window"
+    assert f"  torchrun --nproc-per-node 2 -m optimscheduler train {config}" in stopped[0].out
+    state = last_state(tmp_path / "run")
+    assert (state["ranks"], state["accum_grad"], len(state["random"])) == (2, 2, 2)
+    again = ["train", config, "train_cfg.model={type: tests.run.tiny.Smooth}", "--resume"]
+    again += ["--on-mismatch", "config", "--out"]
+    for name, pool in {"one": None, "four": four_started, "two": two_started}.items():
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "run", folder)
+        said = call(*again, folder) if pool is None else start(pool, *again, folder)[0]
+        assert said.code == 0, said
+        assert f"resuming   from {folder}/checkpoints/batch-00000011, epoch 2, batch 11" in said.out
+        close(folder, alone)
+
+
+def test_R34_a_sharded_checkpoint_is_read_by_one_and_back(
+    config: Path, alone: Path, tmp_path: Path, two_started: Pool, four_started: Pool
+) -> None:
+    run = tmp_path / "run"
+    assert start(two_started, "train", config, "num_epochs=1", "distributed=fsdp", "--out", run)[0].code == 0
+    newest = Checkpoints(run / "checkpoints", keep=1).all()[-1]
+    assert len(list(newest.glob("shard-*.safetensors"))) == 2, "each rank writes its own"
+    assert call("train", config, "num_epochs=2", "--out", run, "--resume").code == 0
+    more = ["num_epochs=3", "distributed=fsdp", "--out", run, "--resume"]
+    assert start(four_started, "train", config, *more)[0].code == 0
+    assert start(two_started, "train", config, "num_epochs=4", "--out", run, "--resume")[0].code == 0
+    close(run, alone)
+
+
+def test_R05_another_number_of_ranks_is_no_other_training_unless_told(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    fixed = ["train", config, "samples_per_update=", "accum_grad=2", "--out", tmp_path / "run"]
+    assert start(two_started, *fixed, "num_epochs=1")[0].code == 0
+    said = call(*fixed, "--resume")
+    assert said.code == 2
+    assert (
+        "the checkpoint is of a run with 8 samples per update (batch_size 2 x accum_grad 2 x ranks 2), and 1 "
+        "ranks now make 4. Write samples_per_update: 8 in place of accum_grad" in said.err
+    )
+    assert call(*fixed, "--resume", "--on-mismatch", "config").code == 0
+
+
+def test_R34_open_windows_wait_for_their_end_before_they_are_saved(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    conf = "{optim_type: SGD, optim_conf: {lr: 0.01}, updated_modules: layers.%d, accum_grad: %d}"
+    members = ", ".join(
+        f"{name}: {{conf: {conf % n}}}" for name, n in (("first", (0, 2)), ("second", (1, 3)))
+    )
+    settings = [f"train_cfg.optim_sches={{{members}}}", "samples_per_update=", "partial_window=carry"]
+    settings += ["checkpoint_every=1", "keep=99"]
+    said = start(two_started, "train", config, *settings, "--out", tmp_path / "run")[0]
+    assert said.code == 0, said
+    saved = [path.name for path in Checkpoints(tmp_path / "run" / "checkpoints", keep=1).all()]
+    together = [f"batch-{n:08}" for n in (6, 12, 18, 24)]  # where windows of 2 and of 3 end
+    assert saved == [*together, "batch-00000028-2"], "and the end of the run, after its validation"
+
+
+# ---- mistakes ----
+
+
+def test_a_mistake_is_said_once(config: Path, tmp_path: Path, two_started: Pool) -> None:
+    first, second = start(two_started, "train", config, "grad_clip=-1", "--out", tmp_path / "run")
+    assert (first.code, second.code) == (2, 2)
+    assert "grad_clip must be a finite number > 0" in first.err
+    assert (second.out, second.err) == ("", "")
+
+
+def test_R32_ranks_that_see_other_data_are_told(config: Path, tmp_path: Path, two_started: Pool) -> None:
+    data = "data_cfg.train={type: tests.run.tiny.Fewer}"
+    first, second = start(two_started, "train", config, data, "--out", tmp_path / "run")
+    assert (first.code, second.code) == (2, 2)
+    assert "rank 1 has another number of training items than rank 0: 17, not 18" in first.err
+
+
+def test_R32_what_one_rank_cannot_prepare_stops_all(config: Path, tmp_path: Path, two_started: Pool) -> None:
+    data = "data_cfg.train={type: tests.run.tiny.MissingOnOne}"
+    first, second = start(two_started, "train", config, data, "--out", tmp_path / "run")
+    assert (first.code, second.code) == (2, 2)
+    assert "error: rank 1: data_cfg.train: MissingOnOne is empty" in first.err
+
+
+def test_several_processes_for_a_run_of_one(config: Path, tmp_path: Path, two_started: Pool) -> None:
+    first, _ = start(two_started, "train", config, "distributed=false", "--out", tmp_path / "run")
+    assert first.code == 2
+    assert "distributed: it is false, but 2 processes were started; write ddp or fsdp" in first.err
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "samples_per_update=9",
+            "samples_per_update: 9 is no multiple of the 4 samples of a batch (batch_size 2",
+        ),
+        ("samples_per_update=2", "(batch_size 2 x 2 ranks); write 4"),
+        ("accum_grad=2", "samples_per_update: accum_grad is given too"),
+    ],
+)
+def test_samples_that_do_not_come_out_even(
+    override: str, says: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    first, _ = start(two_started, "train", config, override, "--out", tmp_path / "run")
+    assert first.code == 2
+    assert says in first.err
