@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import signal
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 
 from optimscheduler.run.checkpoint import Checkpoints
+from tests.distributed.launch import start
 from tests.distributed.pool import Pool
-from tests.run.command import Said, call, last_state, last_weights, metrics
+from tests.run.command import call, last_state, last_weights, metrics
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
 
@@ -43,20 +41,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "smooth.yaml"
     path.write_text(YAML)
     return path
-
-
-def command(port: int, arguments: list[str]) -> Said:
-    """In one of the processes."""
-    os.environ["MASTER_PORT"] = str(port)
-    return call(*arguments)
-
-
-def start(pool: Pool, *arguments: object) -> list[Said]:
-    """What each rank answers."""
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    return pool.run(command, port, [str(argument) for argument in arguments])
 
 
 def close(one: Path, other: Path, tolerance: float = CLOSE) -> None:

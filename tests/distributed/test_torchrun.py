@@ -36,8 +36,8 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=60)
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+def finished(process: subprocess.Popen[str], patience: float = 120) -> str:
+    out, err = process.communicate(timeout=patience)
     assert process.returncode == 0, err
     return out
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from optimscheduler.run.explain import text_curve
-from tests.run.command import call, write
+from optimscheduler.run.explain import rhythm, text_curve
+from optimscheduler.run.plan import make_plan
+from tests.run.command import call, config_of, write
 
 
 def test_the_whole_answer(tmp_path: Path) -> None:
@@ -109,3 +110,43 @@ def test_the_peak_of_a_long_curve_is_drawn_and_named() -> None:
     rows = text_curve(points, width=10, height=2)
     assert rows[0] == "     █     1"
     assert rows[1] == "██████████"
+
+
+def a_rhythm(**members: tuple[str, int, int]) -> list[str]:
+    """Each with its loss, accum_grad and step_per_update."""
+    config = ", ".join(
+        f"{name}: {{conf: {{optim_type: SGD, optim_conf: {{lr: 1}}, updated_modules: {name}, "
+        f"optim_loss: {loss}, accum_grad: {accum_grad}, step_per_update: {every}}}}}"
+        for name, (loss, accum_grad, every) in members.items()
+    )
+    plan = make_plan(config_of(f"train_cfg.optim_sches={{{config}}}"), batches=5)
+    return rhythm(plan.members)
+
+
+def test_who_moves_in_which_batch_and_who_shares_a_backward() -> None:
+    assert a_rhythm(first=("loss", 2, 1), norm=("loss", 1, 3), second=("other", 3, 2)) == [
+        "rhythm     batches 1 to 6, then the same again",
+        "  first                +U+U+U   loss 'loss'",
+        "  norm                 ..U..U   loss 'loss'",
+        "  second               ...++U   loss 'other'",
+        "           U: its weights move, +: its gradient grows, .: idle, no backward",
+        "backward   one of 'loss' for first and norm",
+    ]
+
+
+def test_a_long_rhythm_is_cut_off() -> None:
+    lines = a_rhythm(first=("a", 7, 1), second=("b", 8, 1))
+    assert lines[0] == "rhythm     batches 1 to 48"
+    assert [len(line.split()[1]) for line in lines[1:3]] == [48, 48]
+    assert len(lines) == 4, "nothing is shared"
+
+
+def test_several_members_are_explained_in_their_own_windows(tmp_path: Path) -> None:
+    conf = "{optim_type: SGD, optim_conf: {lr: 1}, updated_modules: %s, accum_grad: %d}"
+    members = f"{{a: {{conf: {conf % ('first', 2)}}}, b: {{conf: {conf % ('second', 5)}}}}}"
+    out = call("explain", write(tmp_path), f"train_cfg.optim_sches={members}").out
+    assert "3 epochs x 5 batches / accum_grad 2 = 9 windows" in out
+    assert "a          9 updates" in out
+    assert "b          3 updates" in out
+    assert "note       the last window of a of each epoch has 1 of 2 batches" in out
+    assert "windows of b" not in out

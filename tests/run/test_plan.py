@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.plan import Horizon, Plan, Row, make_plan
+from optimscheduler.run.plan import Horizon, Plan, Row, accumulation, make_plan
 from tests.run.command import call, config_of, metrics, write
 
 CONF = "train_cfg.optim_sches.conf"
@@ -218,3 +218,57 @@ def test_a_window_of_the_members_own_is_what_the_plan_counts() -> None:
     plan = make_plan(config, batches=5)
     assert plan.horizon.windows == 3, "3 epochs of one window each; the experiment's accum_grad of 2 gives 9"
     assert plan.members["main"].updates == 3
+
+
+# ---- samples per update ----
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ranks", "tokens", "batches"),
+    [
+        (["accum_grad="], 2, None, 1),
+        (["accum_grad=3"], 2, None, 3),
+        (["accum_grad=", "samples_per_update=24"], 1, None, 6),
+        (["accum_grad=", "samples_per_update=24"], 3, None, 2),
+        (["accum_grad=", "tokens_per_update=2400"], 2, 100, 3),
+    ],
+)
+def test_the_window_follows_from_samples_or_tokens(
+    overrides: list[str], ranks: int, tokens: int | None, batches: int
+) -> None:
+    config = config_of(*overrides)  # 4 items per batch
+    assert accumulation(config, ranks, tokens) == batches
+    plan = make_plan(config, 5, ranks=ranks, tokens_per_item=tokens)
+    assert (plan.accum_grad, plan.samples) == (batches, batches * 4 * ranks)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokens", "says"),
+    [
+        (["samples_per_update=8"], None, "samples_per_update: accum_grad is given too; .* so give one"),
+        (
+            ["accum_grad=", "samples_per_update=30"],
+            None,
+            r"samples_per_update: 30 is no multiple of the 8 samples of a batch \(batch_size 4 x 2 ranks\); "
+            "write 24 or 32$",
+        ),
+        (
+            ["accum_grad=", "tokens_per_update=30"],
+            None,
+            "must say how many tokens an item has, .* tokens_per_item",
+        ),
+        (
+            ["accum_grad=", "tokens_per_update=30"],
+            0,
+            "tokens_per_item; without one, write samples_per_update",
+        ),
+        (
+            ["accum_grad=", "tokens_per_update=30"],
+            10,
+            r"30 is no multiple of the 80 tokens .* \(batch_size 4 x 2 ranks x 10 tokens\); write 80$",
+        ),
+    ],
+)
+def test_what_does_not_come_out_even_is_refused(overrides: list[str], tokens: int | None, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        accumulation(config_of(*overrides), 2, tokens)

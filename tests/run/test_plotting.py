@@ -62,6 +62,16 @@ def test_loss_lr_and_norm_over_windows(tmp_path: Path, drawn: list[Figure]) -> N
     assert figure.axes[2].get_yscale() == "log"
 
 
+def test_several_optimschedulers_have_a_line_each(tmp_path: Path, drawn: list[Figure]) -> None:
+    windows = [window(1, member="a"), window(1, member="b", lr=0.5), window(2, member="b", lr=0.4)]
+    plot_curves(leave(tmp_path, windows))
+    (figure,) = drawn
+    assert (xy(figure, 1), xy(figure, 1, 1)) == ([[1], [0.1]], [[1, 2], [0.5, 0.4]])
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["a, window mean", "b, window mean"]
+
+
 def test_skipped_windows_are_marked_and_what_is_not_finite_is_a_gap(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pytest
 import torch
 from torch import Tensor
@@ -112,6 +113,31 @@ def test_a_model_that_writes_a_sample_changes_no_training(tmp_path: Path) -> Non
     assert call("train", config, model, "--out", tmp_path / "writes").code == 0
     ours, theirs = last_weights(tmp_path / "silent"), last_weights(tmp_path / "writes")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_model_that_draws_leaves_a_picture_per_epoch_and_changes_no_training(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    assert call("train", config, "--out", tmp_path / "silent").code == 0
+    model = "train_cfg.model={type: tests.run.tiny.Draws}"
+    said = call("train", config, model, "tensorboard=true", "--out", tmp_path / "draws")
+    assert said.out.count("the model draws: samples/epoch-0003.png in the run folder") == 1
+    ours, theirs = last_weights(tmp_path / "silent"), last_weights(tmp_path / "draws")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    pictures = sorted((tmp_path / "draws" / "samples").iterdir())
+    assert [path.name for path in pictures] == [f"epoch-000{epoch}.png" for epoch in (1, 2, 3)]
+    pixels = matplotlib.image.imread(pictures[0])
+    assert pixels.shape[:2] == (3 * 160, 5 * 160), "large enough to be looked at"
+    drawn = torch.rand(3, 5, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(torch.tensor(pixels[::160, ::160, 0]), 1 - drawn, atol=1 / 128), "1 is ink"
+
+
+def test_a_picture_that_finds_no_place_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "samples").write_text("in the way")
+    model = "train_cfg.model={type: tests.run.tiny.Draws}"
+    said = call("train", write(tmp_path), model, "num_epochs=1", "--out", tmp_path / "run", "--resume")
+    assert said.code == 0
+    assert "epoch-0001.png cannot be written" in said.out
 
 
 def test_two_equal_runs_are_equal_and_another_seed_is_another_run(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from optimscheduler import OptimScheduler
 from tests.cases import HalvedWhenWorse
 
 __all__ = [
+    "Draws",
     "Endless",
     "Fewer",
     "Frozen",
@@ -95,6 +96,14 @@ class Writes(Tiny):
     def write_sample(self, *, generator: torch.Generator) -> str:
         torch.rand(3)
         return f"[bold]{torch.randint(10, (1,), generator=generator).item()}\nsecond line"
+
+
+class Draws(Tiny):
+    """One that draws what it has learned."""
+
+    def draw_sample(self, *, generator: torch.Generator) -> Tensor:
+        torch.rand(3)
+        return torch.rand(3, 5, generator=generator)
 
 
 class SendsItself(Tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from optimscheduler.errors import ConfigError
+from optimscheduler.run.monitor.base import Record
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
 
 __all__ = ["plot_curves", "plot_lr"]
 
 _BLUE, _ORANGE, _RED = "#2f6db3", "#d9822b", "#c23b3b"
+_COLORS = (_BLUE, "#3f8f5b", "#7d5ba6", "#5f6b76", "#a8791f")  # of several OptimSchedulers
 
 
 def plot_curves(folder: Path) -> Path | None:
@@ -29,8 +32,12 @@ def plot_curves(folder: Path) -> Path | None:
         return None
     figure = Figure(figsize=(8, 8), layout="constrained")
     loss, lr, norm = figure.subplots(3, 1, sharex=True)
-    steps = [record["real_step"] for record in windows]
-    _line(loss, steps, [record["loss"] for record in windows], "training, window mean")
+    members = list(dict.fromkeys(record.get("member") for record in windows))
+    for color, name in zip(cycle(_COLORS), members, strict=False):
+        of = [record for record in windows if record.get("member") == name]
+        _line(loss, of, "loss", color, f"{name or 'training'}, window mean")
+        _line(lr, of, "lr", color, None)
+        _line(norm, of, "grad_norm", color, None)
     validation = [record for record in read_lines(folder / VALIDATION) if record.get("loss") is not None]
     if validation:
         at = [record["real_step"] for record in validation]
@@ -38,15 +45,14 @@ def plot_curves(folder: Path) -> Path | None:
             at, [r["loss"] for r in validation], "o-", color=_ORANGE, markersize=4, label="held-out data"
         )
     loss.set_ylabel("loss")
-    _line(lr, steps, [record["lr"] for record in windows], None)
     lr.set_ylabel("learning rate")
     lr.set_ylim(bottom=0)
-    _line(norm, steps, [record["grad_norm"] or None for record in windows], None)  # 0 has no logarithm
     norm.set_ylabel("gradient norm")
-    norm.set_yscale("log")
-    norm.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    norm.yaxis.set_major_formatter("{x:g}")
-    norm.yaxis.set_minor_formatter("")
+    if any(record["grad_norm"] for record in windows):
+        norm.set_yscale("log")
+        norm.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        norm.yaxis.set_major_formatter("{x:g}")
+        norm.yaxis.set_minor_formatter("")
     norm.set_xlabel("real step (window)")
     skipped = [record["real_step"] for record in windows if record["skipped"]]
     for axes in (loss, lr, norm):
@@ -94,11 +100,12 @@ def plot_lr(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> Pa
     return _save(figure, path)
 
 
-def _line(axes: Axes, steps: Sequence[int], values: Sequence[float | None], label: str | None) -> None:
-    shown = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-    axes.plot(
-        [step for step, _ in shown], [value for _, value in shown], color=_BLUE, linewidth=1, label=label
-    )
+def _line(axes: Axes, records: Sequence[Record], key: str, color: str, label: str | None) -> None:
+    """A value over windows; a norm of 0 has no logarithm and is left out."""
+    shown = [
+        (r["real_step"], r[key]) for r in records if r[key] is not None and (key != "grad_norm" or r[key])
+    ]
+    axes.plot([x for x, _ in shown], [y for _, y in shown], color=color, linewidth=1, label=label)
 
 
 def _save(figure: Figure, path: Path) -> Path:

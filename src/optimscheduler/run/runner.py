@@ -39,7 +39,7 @@ from optimscheduler.run.wrapping import unsharded, wrapped
 from optimscheduler.shards import is_sharded
 from optimscheduler.state import differences
 
-__all__ = ["Lengths", "Progress", "Runner", "State", "Writer"]
+__all__ = ["Lengths", "Painter", "Progress", "Runner", "State", "Writer"]
 
 _LISTED = 12  # differences told one by one
 
@@ -54,6 +54,14 @@ class Writer(Protocol):
 
     def write_sample(self, *, generator: torch.Generator) -> str:
         """Some text; the global random generators are left alone."""
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """A model that can show in a picture what it has learned."""
+
+    def draw_sample(self, *, generator: torch.Generator) -> Tensor:
+        """(H, W), 0 is paper and 1 is ink, or (H, W, 3); the global random generators are left alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,12 +217,20 @@ class Runner:
             place = {"batch": p.batch, "real_step": self._windows_done, "epoch": p.epoch}
             monitor.validated({**place, **means})
             self._observe(means)
-        if isinstance(self.model, Writer):
+        if isinstance(self.model, Writer | Painter):
             with kept(self.device), unsharded(self.model):
-                generator = torch.Generator().manual_seed(self.config.seed)
                 if self.world.main:
-                    monitor.sampled(self.model.write_sample(generator=generator))
+                    self._show(monitor)
         return True
+
+    def _show(self, monitor: Monitor) -> None:
+        """What the model has learned, in its own words and pictures; the same random numbers each time."""
+        if isinstance(self.model, Writer):
+            generator = torch.Generator().manual_seed(self.config.seed)
+            monitor.sampled(self.model.write_sample(generator=generator))
+        if isinstance(self.model, Painter):
+            generator = torch.Generator().manual_seed(self.config.seed)
+            monitor.drawn(self.progress.epoch, self.model.draw_sample(generator=generator))
 
     def _observe(self, means: Mapping[str, float]) -> None:
         """Tell every member the mean of its own loss."""

@@ -20,7 +20,7 @@ from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.explain import show_config, show_plan
 from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
 from optimscheduler.run.interrupt import Interrupt
-from optimscheduler.run.monitor import Console, JsonLines, Monitor, Several, TensorBoard
+from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
 from optimscheduler.run.plan import Plan, make_plan
 from optimscheduler.run.plotting import plot_curves
 from optimscheduler.run.runner import Lengths, Runner, State
@@ -130,7 +130,7 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
                 monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
             lines = JsonLines(folder, state["lengths"] if state else {})
             lengths = lines.lengths
-            monitors.append(lines)
+            monitors += [lines, Pictures(folder)]
             if not finished:
                 monitors.append(_console(runner, screen))
             stack.callback(_draw, folder)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from torch import Tensor
+
 __all__ = ["Monitor", "Record", "Several"]
 
 Record = dict[str, Any]  # Any: plain values
@@ -14,13 +16,19 @@ class Monitor(Protocol):
     """Is told what happens in a run, in order."""
 
     def window(self, record: Record) -> None:
-        """A window was closed: batch, real_step, epoch, lr, loss, grad_norm, updated, skipped, seconds."""
+        """A window was closed: batch, real_step, epoch, lr, loss, grad_norm, updated, skipped, seconds.
+
+        Of several OptimSchedulers, `member` is the name.
+        """
 
     def validated(self, record: Record) -> None:
         """The held-out data were gone through: batch, real_step, epoch, and the model's mean outputs."""
 
     def sampled(self, text: str) -> None:
         """The model wrote something."""
+
+    def drawn(self, epoch: int, picture: Tensor) -> None:
+        """The model drew something at an epoch's end: (H, W) or (H, W, 3), floats from 0 to 1."""
 
     def close(self) -> None:
         """The run is over, or interrupted."""
@@ -46,6 +54,11 @@ class Several:
         """See `Monitor`."""
         for monitor in self._monitors:
             monitor.sampled(text)
+
+    def drawn(self, epoch: int, picture: Tensor) -> None:
+        """See `Monitor`."""
+        for monitor in self._monitors:
+            monitor.drawn(epoch, picture)
 
     def close(self) -> None:
         """See `Monitor`."""

@@ -7,8 +7,10 @@ import time
 from rich.console import Console as Screen
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from optimscheduler.run.monitor.base import Record
+from optimscheduler.run.monitor.pictures import SAMPLES
 
 __all__ = ["Console"]
 
@@ -27,6 +29,7 @@ class Console:
     def __init__(self, screen: Screen, *, epochs: int, done: int, left: int, log_every: int) -> None:
         self._screen, self._first, self._log_every = screen, done, log_every
         self._windows, self._epochs = done + left, epochs
+        self._last: dict[str, int] = {}  # the window last shown of each OptimScheduler
         self._done, self._updates, self._skips, self._began = done, 0, 0, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -42,15 +45,17 @@ class Console:
 
     def window(self, record: Record) -> None:
         """A new state of the live line, or now and then a plain one."""
-        last, self._done = self._done, record["real_step"]
+        name = record.get("member", "")
+        last, now = self._last.get(name, self._first), record["real_step"]
+        self._last[name], self._done = now, max(self._done, now)
         self._updates += bool(record["updated"])
         self._skips += bool(record["skipped"])
         line = self._line(record)
         self._bar.update(self._task, completed=self._done, description=line)
         if not self._screen.is_terminal and (
-            self._done // self._log_every > last // self._log_every or self._done == self._windows
+            now // self._log_every > last // self._log_every or now == self._windows
         ):
-            self._print(f"window {self._done}/{self._windows}  {line}  {self._left()} left")
+            self._print(f"window {now}/{self._windows}  {line}  {self._left()} left")
 
     def validated(self, record: Record) -> None:
         """A line that stays."""
@@ -61,6 +66,11 @@ class Console:
     def sampled(self, text: str) -> None:
         """The text, indented."""
         self._print("the model writes:\n  | " + text.replace("\n", "\n  | "))
+
+    def drawn(self, epoch: int, picture: Tensor) -> None:  # noqa: ARG002  # the protocol's
+        """Where the picture is."""
+        if epoch in (1, self._epochs):
+            self._print(f"the model draws: {SAMPLES}/epoch-{epoch:04d}.png in the run folder")
 
     def close(self) -> None:
         """Take the live line away."""
@@ -79,6 +89,7 @@ class Console:
     def _line(self, record: Record) -> str:
         loss, norm = record["loss"], record["grad_norm"]
         told = [
+            record.get("member", ""),
             f"epoch {record['epoch']}/{self._epochs}",
             f"loss {loss:.4f}" if loss is not None else "no loss",
             f"lr {record['lr']:.3g}",

@@ -11,6 +11,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from torch import Tensor
+
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.monitor.base import Record
 
@@ -49,6 +51,9 @@ class JsonLines:
 
     def sampled(self, text: str) -> None:
         """Not kept."""
+
+    def drawn(self, epoch: int, picture: Tensor) -> None:
+        """Not kept here; see `Pictures`."""
 
     def close(self) -> None:
         """Close the files."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.base import Record
 
@@ -32,9 +34,10 @@ class TensorBoard:
         self._writer = SummaryWriter(folder, purge_step=batch + 1)
 
     def window(self, record: Record) -> None:
-        """loss, lr, grad_norm under `train/`."""
+        """loss, lr, grad_norm under `train/`, or under the name of one of several OptimSchedulers."""
+        place = record.get("member", "train")
         for name in ("loss", "lr", "grad_norm"):
-            self._scalar(f"train/{name}", record[name], record["batch"])
+            self._scalar(f"{place}/{name}", record[name], record["batch"])
 
     def validated(self, record: Record) -> None:
         """Every output of the model under `valid/`."""
@@ -45,6 +48,10 @@ class TensorBoard:
     def sampled(self, text: str) -> None:
         """As text."""
         self._writer.add_text("sample", text)
+
+    def drawn(self, epoch: int, picture: Tensor) -> None:
+        """As an image."""
+        self._writer.add_image("sample", picture, epoch, dataformats="HW" if picture.ndim == 2 else "HWC")
 
     def close(self) -> None:
         """Flush and close."""
