@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from optimscheduler import (
+    CheckpointError,
     ConfigError,
     OptimScheduler,
     OptimSchedulerDict,
@@ -378,3 +379,51 @@ def test_R34_several_members_resume_bit_for_bit_in_mid_window() -> None:
             each.step(losses)
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+# ---- state of several ----
+
+
+def two_in_fp16(lr: float = 0.1) -> OptimSchedulerDict:
+    torch.manual_seed(0)
+    model = Tree()
+    conf = {"optim_type": "Adam", "optim_conf": {"lr": lr}, "use_amp": "fp16", "model": model}
+    return OptimSchedulerDict(
+        {
+            "left": OptimScheduler(updated_modules="left", optim_loss="left", **conf),
+            "right": OptimScheduler(updated_modules=["right", "trunk"], optim_loss="right", **conf),
+        }
+    )
+
+
+def stepped(optims: OptimSchedulerDict, batches: int = 3) -> OptimSchedulerDict:
+    for seed in range(batches):
+        torch.manual_seed(seed)
+        with optims.forward():
+            losses = optims["left"].model(torch.randn(3, 4), torch.randn(3, 2))
+        optims.step(losses)
+    return optims
+
+
+def test_R35_a_state_that_does_not_fit_one_member_changes_none() -> None:
+    state = stepped(two_in_fp16()).state_dict()
+    fresh = two_in_fp16()
+    state["right"]["parameters"] = {**state["right"]["parameters"], "more": [3]}
+    with pytest.raises(CheckpointError, match=r"^right: the checkpoint does not fit:\n  more is in the"):
+        fresh.load_state_dict(state)
+    assert fresh["left"].member.clock.batch == 0
+    assert not fresh["left"].optimizer.state
+
+
+@pytest.mark.parametrize("on_mismatch", ["error", "config", "checkpoint"])
+def test_R27_R35_every_loss_scale_comes_back_whoever_wins(on_mismatch: Any) -> None:
+    trained = stepped(two_in_fp16())
+    trained["left"].scaler.value.fill_(8.0)
+    trained["right"].scaler.value.fill_(2.0)
+    fresh = two_in_fp16(lr=0.1 if on_mismatch == "error" else 0.2)
+    fresh.load_state_dict(trained.state_dict(), on_mismatch)
+    assert (fresh["left"].scaler.get_scale(), fresh["right"].scaler.get_scale()) == (8.0, 2.0)
+    assert fresh["left"].precision is fresh["right"].precision
+    stepped(fresh, 1)
+    expected = 0.2 if on_mismatch == "config" else 0.1
+    assert fresh.get_lr() == {"left": expected, "right": expected}

@@ -28,6 +28,7 @@ from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.schedules import Constant, FeedbackSchedule
 from optimscheduler.state import (
     check_fits,
+    check_torch_state,
     check_whole,
     config_differences,
     fingerprint,
@@ -387,11 +388,32 @@ class OptimScheduler:
         Raises:
             CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
         """
-        one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        changed = self.check_state(state, on_mismatch)
         if "version" not in state:
             load_torch_state(self.member, self.scaler, state)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
+        if changed and on_mismatch == "checkpoint":
+            OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+        for line in changed:
+            _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
+        settings = not changed or on_mismatch == "checkpoint"
+        load_state(self.member, self._config, self.precision, state, settings=settings)
+
+    @final
+    def check_state(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> list[str]:
+        """Whether `load_state_dict` would take a state; nothing is changed.
+
+        Returns:
+            A line for every setting that differs.
+
+        Raises:
+            CheckpointError: see `load_state_dict`.
+        """
+        one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        if "version" not in state:
+            check_torch_state(self.member, state)
+            return []
         check_whole(state)
         changed = config_differences(state["config"], self._config)
         if changed and on_mismatch == "error":
@@ -399,27 +421,25 @@ class OptimScheduler:
                 "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
                 "says which side wins:\n  " + "\n  ".join(changed)
             )
+        described = self
         if changed and on_mismatch == "checkpoint":
-            self._rebuild(state)
-        check_fits(self.member, self._config, state)
-        for line in changed:
-            _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
-        settings = not changed or on_mismatch == "checkpoint"
-        load_state(self.member, self._config, self.precision, state, settings=settings)
+            try:
+                described = type(self)(model=self.model, **self._arguments(state))
+            except OptimSchedulerError as error:
+                raise CheckpointError(
+                    f"the checkpoint's configuration cannot be built here: {error}"
+                ) from error
+        check_fits(described.member, described._config, state)
+        return changed
 
-    def _rebuild(self, state: Mapping[str, Any]) -> None:
-        """Become what the checkpoint's configuration describes, if a trial object shows that it fits."""
+    def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the constructor that build what the checkpoint's configuration describes."""
         conf: dict[str, Any] = dict(state["config"])
         conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
         conf |= {"distributed": self.distributed, "check_ranks": bool(self.member.check_every)}
         if self._computes_lr():
             del conf["schedule"]
-        try:
-            trial = type(self)(model=self.model, **conf)
-        except OptimSchedulerError as error:
-            raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
-        check_fits(trial.member, trial._config, state)
-        OptimScheduler.__init__(self, model=self.model, **conf)
+        return conf
 
     # ---- what a subclass may be ----
 

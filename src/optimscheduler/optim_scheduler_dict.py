@@ -178,6 +178,8 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Go on from a saved state; see `OptimScheduler.load_state_dict`.
 
+        Nothing is changed unless everything fits, in every member.
+
         Raises:
             CheckpointError: the names differ, or a member's state does not fit.
         """
@@ -188,7 +190,12 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
             )
         for name, optim in self._members.items():
             try:
-                optim.load_state_dict(state[name], on_mismatch)
+                optim.check_state(state[name], on_mismatch)
             except CheckpointError as error:
                 raise CheckpointError(f"{name}: {error}") from error
+        for name, optim in self._members.items():
+            optim.load_state_dict(state[name], on_mismatch)
         self._adopt()
+        if on_mismatch == "checkpoint":  # members that were built anew had loss scales of their own
+            for name, optim in self._members.items():
+                optim.load_state_dict(state[name])

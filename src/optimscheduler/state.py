@@ -25,6 +25,7 @@ from optimscheduler.step import Member
 
 __all__ = [
     "check_fits",
+    "check_torch_state",
     "check_whole",
     "config_differences",
     "differences",
@@ -140,8 +141,11 @@ def _rescale(m: Member, precision: Precision, saved: float) -> None:
         torch._foreach_mul_(blocks, factor)
 
 
-def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
-    """Load the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
+def check_torch_state(m: Member, state: Mapping[str, Any]) -> State:
+    """Check the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
+
+    Returns:
+        The optimizer's state, with names for indices.
 
     Raises:
         CheckpointError: it is neither, or is not of these parameters.
@@ -149,7 +153,12 @@ def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, An
     raw = state.get("optimizer", state)
     if not isinstance(raw, Mapping) or not {"state", "param_groups"} <= set(raw):
         raise CheckpointError(f"this is no optimizer state: its keys are {sorted(map(str, state))}")
-    named = named_from_torch(raw, m.owned)
+    return named_from_torch(raw, m.owned)
+
+
+def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
+    """Load what `check_torch_state` has found good."""
+    named = check_torch_state(m, state)
     load_optimizer(m.optimizer, list(m.owned.by_name), named, settings=False)
     if scaler is not None and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])

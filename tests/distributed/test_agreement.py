@@ -87,6 +87,43 @@ def overflowing() -> Any:
     return None, None, said.lines
 
 
+# ---- the norm of a gradient that is spread over ranks ----
+
+
+def norms(norm_type: float | str, meshes: str) -> list[float]:
+    """Of three updates; with two meshes the trunk is copied over one dimension, sharded over the other."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    logging.getLogger("optimscheduler").setLevel(logging.ERROR)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = Heads()
+    if meshes != "none":
+        flat = init_device_mesh("cpu", (ranks,))
+        names = ("copies", "shards")
+        grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=names) if meshes == "two" else flat
+        fully_shard(model.trunk, mesh=grid)
+        fully_shard(model, mesh=flat)
+    optims = build(model, {"main": {"grad_clip": 0.1, "grad_norm_type": norm_type}})
+    setting = Setting(wrap="fsdp", members=ONE, batches=3)
+    rows = data(setting, ranks)
+    if meshes == "none":
+        reports = train(model, optims, [torch.cat(row) for row in rows], setting, side=True)
+    else:
+        reports = train(model, optims, [row[rank] for row in rows], setting, side=True)
+    return [float(report["main"].grad_norm) for report in reports]
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.5, "inf"])
+@pytest.mark.parametrize("meshes", ["one", "two"])
+def test_B19_R30_the_norm_is_over_the_mesh_and_reported_whole(
+    four: Pool, meshes: str, norm_type: float | str
+) -> None:
+    expected = four.run(norms, norm_type, "none")[0]
+    for seen in four.run(norms, norm_type, meshes):
+        assert seen == pytest.approx(expected, rel=1e-12)  # each clipped update hangs on the norm before
+
+
 # ---- loss scale and weights in float16 ----
 
 

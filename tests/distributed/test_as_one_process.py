@@ -30,7 +30,7 @@ MEMBERS = {"one": ONE, "several": SEVERAL}
     ("wrap", "variant"),
     [(wrap, v) for wrap in (*WRAPS, "parts") for v in VARIANTS if (wrap, v) != ("fsdp", "flushed")],
 )  # that one is an error: test_R13_under_fsdp_a_flush_says_what_to_write
-def test_R31_two_ranks_give_the_weights_of_one_process(
+def test_B3_B7_B24_R31_two_ranks_give_the_weights_of_one_process(
     two: Pool, wrap: str, variant: str, members: str
 ) -> None:
     setting = Setting(wrap=wrap, members=MEMBERS[members], **VARIANTS[variant])
