@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from optimscheduler.errors import ParameterError, nearest
 from optimscheduler.group_rules import GroupRule, pattern
 
-__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "select"]
+__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "saved_buffers", "select"]
 
 _WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
@@ -24,6 +24,14 @@ def canonical(name: str) -> str:
     'encoder.weight'
     """
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def saved_buffers(model: nn.Module) -> Iterator[Tensor]:
+    """The buffers that are saved with the model; the others are computed, and the same everywhere."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

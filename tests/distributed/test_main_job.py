@@ -14,7 +14,7 @@ from tests.run.command import metrics
 pytestmark = pytest.mark.long
 
 CONFIG = Path(__file__).parents[2] / "examples" / "char_lm" / "train.yaml"
-SAME = ["train", CONFIG, "accum_grad=", "samples_per_update=8", "--out"]
+SAME = ["train", CONFIG, "accum_grad=", "samples_per_update=8", "data_cfg.batch_size=2", "--out"]
 
 
 def job(ranks: int) -> list[object]:

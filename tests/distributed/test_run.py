@@ -12,7 +12,7 @@ import torch
 from optimscheduler.run.checkpoint import Checkpoints
 from tests.distributed.launch import start
 from tests.distributed.pool import Pool
-from tests.run.command import call, last_state, last_weights, metrics
+from tests.run.command import call, last_state, last_weights, metrics, without_seconds
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
 
@@ -115,6 +115,31 @@ def test_R34_a_wish_of_one_rank_stops_all_and_any_number_goes_on(
         assert said.code == 0, said
         assert f"resuming   from {folder}/checkpoints/batch-00000011, epoch 2, batch 11" in said.out
         close(folder, alone)
+
+
+@pytest.mark.parametrize("how", ["ddp", "deferred", "fsdp"])
+def test_R34_two_ranks_stopped_and_resumed_are_as_if_never_stopped(
+    how: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    """A model with dropout and batch statistics, and noisy data: everything random is put back."""
+    conf = "train_cfg.model={type: tests.run.tiny.Tiny}", "data_cfg.train.conf={count: 28}"
+    settings = ["train", config, *conf, f"distributed={how}"]
+    assert start(two_started, *settings, "--out", tmp_path / "whole")[0].code == 0
+    for epochs in (1, 3, 4):
+        more = ["--out", tmp_path / "parts", "--resume"]
+        assert start(two_started, *settings, f"num_epochs={epochs}", *more)[0].code == 0
+    ours, theirs = last_weights(tmp_path / "parts"), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for name in ("metrics.jsonl", "validation.jsonl"):
+        pairs = zip(metrics(tmp_path / "parts", name), metrics(tmp_path / "whole", name), strict=True)
+        assert all(without_seconds([mine]) == without_seconds([its]) for mine, its in pairs)
+
+
+def test_what_is_saved_are_the_buffers_of_rank_0(config: Path, tmp_path: Path, two_started: Pool) -> None:
+    model = "train_cfg.model={type: tests.run.tiny.RankInBuffer}"
+    assert start(two_started, "train", config, model, "--out", tmp_path / "run")[0].code == 0
+    saved = last_weights(tmp_path / "run")
+    assert [float(saved[f"ranks.{i}.rank"]) for i in range(8)] == [0.0] * 8
 
 
 def test_R34_a_sharded_checkpoint_is_read_by_one_and_back(

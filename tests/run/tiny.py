@@ -31,6 +31,7 @@ __all__ = [
     "NoGradient",
     "NotOnMeta",
     "Points",
+    "RankInBuffer",
     "ReturnsTensor",
     "SendsItself",
     "Sized",
@@ -74,6 +75,30 @@ class Smooth(nn.Module):
         first, second = self.layers
         error = second(torch.tanh(first(batch["x"])))[:, 0] - batch["x"].sum(1)
         return {"loss": error.square().mean(), "items": torch.tensor(float(len(error)))}
+
+
+class _Rank(nn.Module):
+    """A buffer that each rank writes its number into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rank", torch.zeros(()))
+
+    def forward(self) -> None:
+        self.rank.fill_(float(os.environ.get("RANK", "0")))
+
+
+class RankInBuffer(Smooth):
+    """One whose buffers are not the same on every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranks = nn.ModuleList(_Rank() for _ in range(8))
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        for each in self.ranks:
+            each()
+        return super().forward(batch)
 
 
 class Interrupted(Smooth):

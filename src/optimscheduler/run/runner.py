@@ -35,7 +35,7 @@ from optimscheduler.run.randomness import (
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
-from optimscheduler.run.wrapping import unsharded, wrapped
+from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
 from optimscheduler.shards import is_sharded
 from optimscheduler.state import differences
 
@@ -208,6 +208,7 @@ class Runner:
         """
         p = self.progress
         self.model.eval()
+        share_buffers(self.model, self.world)
         with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
             held_out = self.data.validation(self.device)
             means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, stop, self.world)
@@ -257,6 +258,7 @@ class Runner:
 
     def save(self, lengths: Lengths) -> Path:
         """Write a checkpoint of everything that the rest of the run depends on; all ranks take part."""
+        share_buffers(self.model, self.world)
         return self.checkpoints.save(
             self.progress.batch,
             {

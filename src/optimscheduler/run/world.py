@@ -133,9 +133,20 @@ def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.
     rank, local = rank_of_process(), int(os.environ.get("LOCAL_RANK", "0"))
     found = device_named(device)
     if found.type == "cuda":
-        found = torch.device("cuda", found.index if found.index is not None else local)
+        if found.index is None and local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device: process {local} of this machine has no GPU of its own, there are "
+                f"{torch.cuda.device_count()}; start fewer with --nproc-per-node, or write cpu"
+            )
+        found = torch.device("cuda", local if found.index is None else found.index)
         torch.cuda.set_device(found)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RankError(
+            f"the {count} processes cannot meet; start them with torchrun: {reason:.200}"
+        ) from error
     try:
         group = dist.group.WORLD if found.type == "cpu" else dist.new_group(backend="gloo")
         yield World(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), group), found

@@ -12,10 +12,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from optimscheduler.parameters import saved_buffers
+from optimscheduler.ranks import Ranks
 from optimscheduler.run.world import World
 from optimscheduler.shards import is_fsdp
 
-__all__ = ["unsharded", "wrapped"]
+__all__ = ["share_buffers", "unsharded", "wrapped"]
 
 
 def wrapped(model: nn.Module, how: bool | str, world: World, device: torch.device) -> nn.Module:
@@ -37,6 +39,16 @@ def wrapped(model: nn.Module, how: bool | str, world: World, device: torch.devic
         fully_shard(model, mesh=mesh)
         return model
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def share_buffers(model: nn.Module, world: World) -> None:
+    """Everybody takes the buffers of rank 0, which are the ones that count.
+
+    DistributedDataParallel does so before a forward that reduces; a validation and a checkpoint come before
+    the next of those.
+    """
+    if world.count > 1:
+        Ranks().share(list(saved_buffers(model)))
 
 
 @contextmanager

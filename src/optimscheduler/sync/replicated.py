@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from optimscheduler.clip import total_norm
 from optimscheduler.gradients import Gradients
+from optimscheduler.parameters import saved_buffers
 from optimscheduler.ranks import Ranks
 from optimscheduler.shards import is_sharded
 from optimscheduler.sync.base import Met
@@ -55,7 +56,7 @@ class Together:
     def share_buffers(self) -> None:
         """One broadcast per dtype, of the buffers that a checkpoint would hold."""
         if self._shares_buffers:
-            self._ranks.share(list(_buffers(self._model)))
+            self._ranks.share(list(saved_buffers(self._model)))
 
     def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
         """The numbers, and sums over the weights that are not sharded."""
@@ -164,7 +165,7 @@ class ReducedByHand(Together):
     def begin(self, leaves: Sequence[nn.Parameter]) -> None:
         """Everybody starts with the weights and buffers of rank 0, as under a wrapper."""
         if not self._starts_equal:
-            self._ranks.share([*leaves, *_buffers(self._model)])
+            self._ranks.share([*leaves, *saved_buffers(self._model)])
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
         """Nothing to do: no backward reduces."""
@@ -174,11 +175,3 @@ class ReducedByHand(Together):
         """One reduction for all gradients, and a small one."""
         self._ranks.average(gradients.leaves)
         return self._meet(window)
-
-
-def _buffers(model: nn.Module) -> Iterator[Tensor]:
-    """Those that are saved with the model; the others are computed, and the same everywhere."""
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set:
-                yield buffer
