@@ -47,6 +47,26 @@ def same(one: Path, other: Path) -> None:
     assert metrics(one, "validation.jsonl") == metrics(other, "validation.jsonl")
 
 
+def test_a_resumed_run_draws_the_pictures_of_one_that_was_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [write(tmp_path), "train_cfg.model={type: tests.run.tiny.Draws}"]
+    assert call("train", *settings, "--out", tmp_path / "whole").code == 0
+    with monkeypatch.context() as patch:
+        AfterWindows.left = 7  # five per epoch: three windows and two held-out batches
+        patch.setattr(train_module, "Interrupt", AfterWindows)
+        call("train", *settings, "--out", tmp_path / "parts")
+    assert len(list((tmp_path / "parts" / "samples").iterdir())) == 1, "it was stopped in the second epoch"
+    assert call("train", *settings, "--out", tmp_path / "parts", "--resume").code == 0
+    pictures = [
+        {path.name: path.read_bytes() for path in (tmp_path / run / "samples").iterdir()}
+        for run in ("whole", "parts")
+    ]
+    assert len(pictures[0]) == 3
+    assert pictures[0] == pictures[1]
+    same(tmp_path / "parts", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("partial_window", ["apply", "carry", "drop"])
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_R34_stopped_and_resumed_is_as_if_never_stopped(

@@ -17,6 +17,7 @@ from optimscheduler.run.config import read_config
 from optimscheduler.run.data import open_data
 from optimscheduler.run.randomness import seed_everything
 from optimscheduler.run.yaml_file import read_file
+from tests.run import tiny
 from tests.run.command import call, config_of, last_weights, metrics, write
 from tests.run.tiny import Tiny
 
@@ -129,6 +130,17 @@ def test_a_model_that_draws_leaves_a_picture_per_epoch_and_changes_no_training(t
     assert pixels.shape[:2] == (3 * 160, 5 * 160), "large enough to be looked at"
     drawn = torch.rand(3, 5, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(torch.tensor(pixels[::160, ::160, 0]), 1 - drawn, atol=1 / 128), "1 is ink"
+
+
+@pytest.mark.parametrize("tensorboard", ["true", "false"])
+def test_what_is_no_picture_is_told_and_no_traceback(
+    tensorboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.Draws, "draw_sample", lambda _, *, generator: torch.zeros(1, 3, 5))
+    settings = ["train_cfg.model={type: tests.run.tiny.Draws}", f"tensorboard={tensorboard}"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "draw_sample: a picture must be (height, width)" in said.err
 
 
 def test_a_picture_that_finds_no_place_is_a_warning(tmp_path: Path) -> None:

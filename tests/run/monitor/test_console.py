@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console as Screen
 
 from optimscheduler.run.monitor import console as console_module
@@ -109,6 +110,17 @@ def test_validation_and_samples_are_shown_as_they_are() -> None:
     assert file.getvalue() == (
         "epoch 1 done, held-out data: loss 1.2500  accuracy 0.5000\n"
         "the model writes:\n  | [bold]one\n  | two\n"
+    )
+    console.close()
+
+
+def test_where_the_pictures_are_is_said_at_the_first_epoch_and_at_the_last() -> None:
+    console, file = plain(epochs=3)
+    for epoch in (1, 2, 3):
+        console.drawn(epoch, torch.zeros(2, 2))
+    assert file.getvalue() == (
+        "the model draws: samples/epoch-0001.png in the run folder\n"
+        "the model draws: samples/epoch-0003.png in the run folder\n"
     )
     console.close()
 

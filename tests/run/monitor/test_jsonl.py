@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, JsonLines, read_lines
@@ -19,6 +20,7 @@ def test_a_line_is_in_the_file_as_soon_as_it_is_known(tmp_path: Path) -> None:
     assert (tmp_path / METRICS).read_text() == '{"batch": 1, "loss": 0.5}\n'
     lines.validated({"epoch": 1})
     lines.sampled("not kept")
+    lines.drawn(1, torch.zeros(2, 2))  # nor this
     assert (tmp_path / VALIDATION).read_text() == '{"epoch": 1}\n'
     assert lines.lengths() == {METRICS: 26, VALIDATION: 13}
     lines.close()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.tensorboard import TensorBoard
@@ -22,6 +23,9 @@ class Writer:
 
     def add_text(self, name: str, text: str) -> None:
         self.told.append((name, text))
+
+    def add_image(self, name: str, pixels: torch.Tensor, at: int, dataformats: str) -> None:
+        self.told.append((name, pixels.tolist(), at, dataformats))
 
     def close(self) -> None:
         self.told.append("closed")
@@ -47,10 +51,23 @@ def test_scalars_go_under_their_names_over_the_batch_number(
     ]
 
 
+def test_pictures_are_as_dark_as_in_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = pytest.importorskip("torch.utils.tensorboard")
+    monkeypatch.setattr(board, "SummaryWriter", Writer)
+    monitor = TensorBoard(tmp_path, batch=0)
+    monitor.drawn(3, torch.tensor([[0.0, 1.0]]))  # paper, ink
+    monitor.drawn(4, torch.tensor([[[0.0, 0.5, 1.0]]]))
+    assert monitor._writer.told[1:] == [
+        ("sample", [[1.0, 0.0]], 3, "HW"),  # bright, dark
+        ("sample", [[[0.0, 0.5, 1.0]]], 4, "HWC"),
+    ]
+
+
 def test_event_files_are_written(tmp_path: Path) -> None:
     pytest.importorskip("torch.utils.tensorboard")
     monitor = TensorBoard(tmp_path / "board", batch=0)
     monitor.window({"batch": 8, "loss": 2.0, "lr": 0.1, "grad_norm": 1.0})
+    monitor.drawn(1, torch.rand(3, 5, dtype=torch.bfloat16))
     monitor.close()
     assert [path.name.startswith("events.out") for path in (tmp_path / "board").iterdir()] == [True]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.base import Record
+from optimscheduler.run.monitor.pictures import brightness
 
 __all__ = ["TensorBoard"]
 
@@ -50,8 +51,9 @@ class TensorBoard:
         self._writer.add_text("sample", text)
 
     def drawn(self, epoch: int, picture: Tensor) -> None:
-        """As an image."""
-        self._writer.add_image("sample", picture, epoch, dataformats="HW" if picture.ndim == 2 else "HWC")
+        """As an image, as dark and bright as in the file that `Pictures` writes."""
+        pixels = brightness(picture)
+        self._writer.add_image("sample", pixels, epoch, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def close(self) -> None:
         """Flush and close."""
