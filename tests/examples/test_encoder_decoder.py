@@ -8,7 +8,7 @@ import pytest
 import torch
 from examples.encoder_decoder.encoder_decoder import LETTERS, SYMBOLS, Numbers, Reader, spoken
 
-from tests.run.command import call, metrics
+from tests.run.command import call, last_weights, metrics
 
 YAML = Path(__file__).parents[2] / "examples" / "encoder_decoder" / "train.yaml"
 
@@ -80,3 +80,17 @@ def test_both_sides_learn_at_rates_and_intervals_of_their_own(tmp_path: Path) ->
     assert steps == {"encoder_optim": list(range(2, 283, 2)), "decoder_optim": list(range(1, 283))}
     (first, second) = metrics(tmp_path / "run", "validation.jsonl")
     assert second["loss"] < first["loss"] < 1.0
+
+
+@pytest.mark.long
+def test_the_whole_run_reads_numbers_that_it_has_never_seen(tmp_path: Path) -> None:
+    assert call("train", YAML, "threads=1", "--out", tmp_path / "run").code == 0
+    assert metrics(tmp_path / "run", "validation.jsonl")[-1]["names_right"] >= 0.99  # 0.997 was seen
+    model, data = Reader(), Numbers("valid")
+    model.load_state_dict(last_weights(tmp_path / "run"))
+    digits = torch.stack([data[index]["digits"] for index in range(len(data))])
+    with torch.no_grad():
+        written = model._read(digits)  # from its own letters, not from the true ones
+    numbers = [int("".join(map(str, row))) for row in digits.tolist()]
+    right = sum(name == spoken(number) for number, name in zip(numbers, written, strict=True))
+    assert right / len(numbers) >= 0.98  # 0.997 was seen
