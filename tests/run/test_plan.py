@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.plan import Horizon, Plan, Row, accumulation, make_plan
+from optimscheduler.run.horizon import Horizon, accumulation
+from optimscheduler.run.plan import Plan, Row, make_plan
 from tests.run.command import call, config_of, metrics, write
 
 CONF = "train_cfg.optim_sches.conf"

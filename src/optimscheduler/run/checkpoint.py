@@ -13,33 +13,30 @@ import os
 import re
 import shlex
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
-from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.run.tensors import (
+    Like,
+    places_of,
+    read_tensors,
+    unique_tensors,
+    whole,
+    without_tensors,
+    write_tensors,
+)
 from optimscheduler.run.world import ALONE, World
-from optimscheduler.shards import local
 
-__all__ = ["VERSION", "Checkpoints", "Like"]
+__all__ = ["VERSION", "Checkpoints"]
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
-
-Place = tuple[str | int, ...]
-"""The keys and indices that lead to a tensor in a tree."""
-
-Like = Callable[[Place, torch.Size, torch.dtype], Tensor]
-"""Given the place, shape and dtype of a tensor: an empty one to read it into, whole or sharded."""
 
 VERSION: Final = 2
 """Of the format; a checkpoint of another one is refused."""
@@ -47,10 +44,6 @@ VERSION: Final = 2
 _NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+)|\.pt)?")
 _PLAIN: Final = "plain.pt"
 _KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
-
-
-def _whole(_place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
-    return torch.empty(size, dtype=dtype)
 
 
 class Checkpoints:
@@ -84,7 +77,7 @@ class Checkpoints:
         aside = path.with_suffix(".tmp")
         try:
             self._world.together(lambda: self._begin(aside))
-            _write_tensors(aside, _unique(state), self._world)
+            write_tensors(aside, unique_tensors(state), self._world)
             self._world.together(lambda: self._finish(aside, path, state))
         except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
             raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
@@ -106,7 +99,9 @@ class Checkpoints:
         if not self._world.main:
             return
         with (aside / _PLAIN).open("wb") as file:
-            torch.save({"version": VERSION, "tensors": _places(state), "plain": _plain(state)}, file)
+            torch.save(
+                {"version": VERSION, "tensors": places_of(state), "plain": without_tensors(state)}, file
+            )
             file.flush()
             os.fsync(file.fileno())
         _sync(aside)
@@ -129,7 +124,7 @@ class Checkpoints:
             config: State = self._content(path)["config"]
         return config
 
-    def load(self, path: Path, like: Like = _whole) -> State:
+    def load(self, path: Path, like: Like = whole) -> State:
         """Read one; nothing in it is executed.
 
         Args:
@@ -141,7 +136,7 @@ class Checkpoints:
         """
         with self._told(path):
             state = self._content(path)
-            _read_tensors(path, state, state.pop("tensors", []), like, self._world)
+            read_tensors(path, state, state.pop("tensors", []), like, self._world)
         return state
 
     def _content(self, path: Path) -> State:
@@ -175,103 +170,6 @@ class Checkpoints:
                 f"{path} cannot be read, it is damaged: {_reason(error):.120}. "
                 f"Remove it, and --resume {then}: rm -r {shlex.quote(str(path))}"
             ) from None
-
-
-# ---- a tree, taken apart and put together ----
-
-
-def _tensors(tree: object, path: Place = ()) -> Iterator[tuple[Place, Tensor]]:
-    """Every tensor in a tree of mappings and sequences, with its place."""
-    if isinstance(tree, Tensor):
-        yield path, tree
-    elif isinstance(tree, Mapping):
-        for key, item in tree.items():
-            yield from _tensors(item, (*path, key))
-    elif isinstance(tree, list | tuple):
-        for index, item in enumerate(tree):
-            yield from _tensors(item, (*path, index))
-
-
-def _plain(tree: object) -> Any:  # Any: a tree of plain values
-    """The tree with None for every tensor."""
-    if isinstance(tree, Tensor):
-        return None
-    if isinstance(tree, Mapping):
-        return {key: _plain(item) for key, item in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(item) for item in tree]
-    return tree
-
-
-def _places(state: Mapping[str, Any]) -> list[tuple[list[str | int], str]]:
-    """Where each tensor belongs, and under which name it is saved; tied weights share one."""
-    names: dict[tuple[object, ...], str] = {}
-    return [(list(place), names.setdefault(_identity(t), _name(place))) for place, t in _tensors(state)]
-
-
-def _unique(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Name -> tensor, each once."""
-    names = {name for _, name in _places(state)}
-    return {_name(at): t.detach().contiguous() for at, t in _tensors(state) if _name(at) in names}
-
-
-def _name(place: Place) -> str:
-    return "/".join(map(str, place))
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...]:
-    """Equal for two tensors that are the same memory seen in the same way."""
-    here = local(tensor)
-    return (here.data_ptr() or id(tensor), here.device, here.dtype, here.shape, here.stride())
-
-
-def _put(tree: Any, place: Sequence[str | int], tensor: Tensor) -> None:  # Any: a tree
-    *way, last = place
-    for key in way:
-        tree = tree[key]
-    tree[last] = tensor
-
-
-# ---- torch.distributed.checkpoint, in the format of safetensors, which holds numbers and nothing else ----
-
-
-def _write_tensors(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
-    with _quiet():
-        save_tensors(
-            tensors,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-            process_group=world.group,
-            no_dist=world.group is None,
-        )
-
-
-def _read_tensors(
-    folder: Path, state: State, places: Sequence[tuple[list[str | int], str]], like: Like, world: World
-) -> None:
-    if not places:
-        return
-    reader = HuggingFaceStorageReader(str(folder))
-    stored: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
-    into: dict[str, Tensor] = {}
-    for place, name in places:
-        size, dtype = stored[name].size, stored[name].properties.dtype
-        into.setdefault(name, like(tuple(place), size, dtype))
-    with _quiet():
-        load_tensors(into, storage_reader=reader, process_group=world.group, no_dist=world.group is None)
-    for place, name in places:
-        _put(state, place, into[name])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's note that a single process saves for itself alone, which is meant here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")
-        warnings.filterwarnings("ignore", message=".*(TypedStorage|single process|no_dist).*")
-        yield
-
-
-# ---- files ----
 
 
 def _from_version_1(state: State) -> State:

@@ -19,7 +19,7 @@ from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.parameters import canonical
-from optimscheduler.run.checkpoint import Checkpoints, Place
+from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
 from optimscheduler.run.monitor import Monitor
@@ -33,6 +33,7 @@ from optimscheduler.run.randomness import (
     seed_everything,
 )
 from optimscheduler.run.stopwatch import Stopwatch
+from optimscheduler.run.tensors import Place
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
