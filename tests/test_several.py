@@ -427,3 +427,10 @@ def test_R27_R35_every_loss_scale_comes_back_whoever_wins(on_mismatch: Any) -> N
     stepped(fresh, 1)
     expected = 0.2 if on_mismatch == "config" else 0.1
     assert fresh.get_lr() == {"left": expected, "right": expected}
+
+
+def test_only_takes_one_name_as_it_is() -> None:
+    optims = two_in_fp16()
+    with optims.forward():
+        losses = optims["left"].model(torch.randn(3, 4), torch.randn(3, 2))
+    assert set(optims.step(losses, only="left")) == {"left"}

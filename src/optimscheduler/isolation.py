@@ -32,7 +32,7 @@ def isolation_for(parameters: Sequence[nn.Parameter], owned: Sequence[nn.Paramet
     """The cheapest way that is right for a loss whose owners have `owned` of the model's parameters."""
     ours = {id(parameter) for parameter in owned}
     others = [parameter for parameter in parameters if id(parameter) not in ours]
-    if others and any(map(is_sharded, others)):
+    if others and any(map(is_sharded, parameters)):
         return ByStashing(others)
     return ByInputs(owned, others) if others else WholeModel()
 

@@ -370,7 +370,15 @@ class OptimScheduler:
 
         The model's weights are not in it. Tensors are references, as in torch: save or copy the dict
         before training on.
+
+        Raises:
+            CheckpointError: a window is open, and each of several ranks holds a part of it.
         """
+        if self.member.window and self.sync.apart:
+            raise CheckpointError(
+                "with several ranks the state can be saved where no window is open: after a step whose "
+                "report says completes=True, or after flush()"
+            )
         return state_of(self.member, self._config, self.precision)
 
     @final
@@ -411,6 +419,11 @@ class OptimScheduler:
             CheckpointError: see `load_state_dict`.
         """
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        if self.member.window and not self.sync.flushable:
+            raise CheckpointError(
+                "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
+                "keeps out of reach; load it after a window's end, or build model and OptimScheduler anew"
+            )
         if "version" not in state:
             check_torch_state(self.member, state)
             return []

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import check_call, class_at
 from optimscheduler.parameters import OwnedParameters
+from optimscheduler.shards import is_sharded
 
 __all__ = ["build_optimizer", "find_optimizer", "group_keys", "path_of", "peak_lr"]
 
@@ -117,6 +118,9 @@ def _check_settings(
 
 
 def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:
+    sharded = {is_sharded(parameter) for parameter in owned.by_name.values()}
+    if True in sharded and (False in sharded or optimizer_class not in (Adam, AdamW)):
+        return False  # the other fused kernels do not know DTensors, and none knows both kinds at once
     return (
         optimizer_class.__module__.startswith("torch.optim.")
         and "fused" in inspect.signature(optimizer_class).parameters

@@ -174,6 +174,7 @@ class BatchStep:
 
     def _take(self, step_num: int | None, names: Collection[str]) -> dict[str, Beat]:
         """The beats of these members, as `forward` opened them, or new ones."""
+        names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
@@ -212,6 +213,7 @@ class BatchStep:
             for members in sharers.values():  # half a gradient is none
                 for member in members.values():
                     member.drop()
+            self.sync.broke_off()
             raise
         for loss, members in sharers.items():
             for name, member in members.items():

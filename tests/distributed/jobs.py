@@ -94,6 +94,8 @@ def wrapped(model: Heads, setting: Setting) -> nn.Module:
         for part in (model.trunk, model.left):
             fully_shard(part, mesh=mesh)
         fully_shard(model, mesh=mesh)
+    if setting.wrap == "fsdp part":
+        fully_shard(model.trunk, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     if setting.wrap == "parts":
         model.trunk, model.left = Ddp(model.trunk), Ddp(model.left)  # type: ignore[assignment]
     return model
@@ -144,9 +146,11 @@ def distance(setting: Setting) -> float:
     rank, ranks = dist.get_rank(), dist.get_world_size()
     batches = data(setting, ranks)
     model = Heads()
-    if setting.wrap == "hand" and rank:
-        for p in model.parameters():
-            p.data += 1.0  # rank 0's count
+    if rank:  # rank 0's count; fully_shard alone takes the shards as they are
+        for part in (model.left, model.right) if "fsdp" not in setting.wrap else ():
+            part.bias.data += 1.0
+        if setting.wrap == "fsdp part":
+            model.right.bias.data += 1.0
     model_ = wrapped(model, setting)
     optims = build(model_, setting.members, distributed=setting.wrap == "hand")
     train(model_, optims, [batch[rank] for batch in batches], setting, not (setting.one_sided and rank))

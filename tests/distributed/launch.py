@@ -9,7 +9,7 @@ import socket
 from tests.distributed.pool import Pool
 from tests.run.command import Said, call
 
-__all__ = ["start"]
+__all__ = ["command", "free_port", "start"]
 
 
 def command(port: int, arguments: list[str]) -> Said:
@@ -20,7 +20,11 @@ def command(port: int, arguments: list[str]) -> Said:
 
 def start(pool: Pool, *arguments: object) -> list[Said]:
     """What each rank answers."""
+    return pool.run(command, free_port(), [str(argument) for argument in arguments])
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
     with contextlib.closing(socket.socket()) as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    return pool.run(command, port, [str(argument) for argument in arguments])
+        return int(free.getsockname()[1])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from coverage import Coverage
 
 __all__ = ["Pool"]
 
@@ -69,18 +70,30 @@ class Pool:
 
     def _start(self) -> None:
         store = Path(tempfile.mkdtemp()) / "store"
+        how = (str(store) if self._joined else None, self._timeout, bool(Coverage.current()))
         for rank in range(self.world):
             ours, theirs = _CONTEXT.Pipe()
-            process = _CONTEXT.Process(
-                target=_serve,
-                args=(theirs, rank, self.world, str(store) if self._joined else None, self._timeout),
-            )
+            process = _CONTEXT.Process(target=_serve, args=(theirs, rank, self.world, *how), daemon=True)
             process.start()
             self._processes.append(process)
             self._pipes.append(ours)
 
 
-def _serve(pipe: Connection, rank: int, world: int, store: str | None, timeout: float) -> None:
+def _serve(
+    pipe: Connection, rank: int, world: int, store: str | None, timeout: float, measured: bool
+) -> None:
+    measuring = Coverage(data_suffix=True) if measured else None
+    if measuring:
+        measuring.start()
+    try:
+        _answer(pipe, rank, world, store, timeout)
+    finally:
+        if measuring:
+            measuring.stop()
+            measuring.save()
+
+
+def _answer(pipe: Connection, rank: int, world: int, store: str | None, timeout: float) -> None:
     torch.set_num_threads(1)
     if store is None:
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}

@@ -290,6 +290,112 @@ def test_R13_under_fsdp_a_flush_says_what_to_write(two: Pool) -> None:
     assert two.run(flushed_under_fsdp)[0].endswith("with optim.forward(last=True)")
 
 
+# ---- what fully_shard keeps out of reach ----
+
+
+def kept_by_fsdp(how: str) -> str:
+    setting = Setting(wrap="fsdp", members={"main": {"accum_grad": 2}})
+    model = wrapped(Heads(), setting)
+    optims = build(model, setting.members)
+    state = optims.state_dict()
+    x = data(setting, 2)[0][dist.get_rank()]
+    with optims.forward():
+        losses = model(x)
+    if how == "broken off":
+        with pytest.raises(ValueError, match="loss 'loss' must be a scalar"):
+            optims.step({"loss": losses["loss"].expand(2)})
+        losses["loss"].register_hook(_fail)
+        with pytest.raises(ArithmeticError), optims.forward():
+            optims.step({"loss": losses["loss"] * 1.0})
+        with pytest.raises(ValueError, match="cannot be dropped") as told, optims.forward():
+            pass
+        return str(told.value)
+    optims.step(losses)
+    if how == "saved":
+        with pytest.raises(RuntimeError, match="where no window is open") as saved:
+            optims.state_dict()
+        return str(saved.value)
+    if how == "loaded":
+        with pytest.raises(RuntimeError, match="cannot be loaded in the middle") as loaded:
+            optims.load_state_dict(state)
+        return str(loaded.value)
+    losses = model(x)  # outside
+    with pytest.raises(ValueError, match="must run inside forward") as outside:
+        optims.step(losses)
+    return str(outside.value)
+
+
+def _fail(gradient: Tensor) -> Tensor:
+    raise ArithmeticError("of the user's own")
+
+
+@pytest.mark.parametrize("how", ["broken off", "saved", "loaded", "outside"])
+def test_R13_R30_what_torch_keeps_is_never_trained_on_by_mistake(two: Pool, how: str) -> None:
+    two.run(kept_by_fsdp, how)
+
+
+def saved_in_mid_window() -> None:
+    setting = Setting(wrap="ddp", members={"main": {"accum_grad": 2}}, batches=1, last=False)
+    model = wrapped(Heads(), setting)
+    optims = build(model, setting.members)
+    with optims.forward():
+        losses = model(data(setting, 2)[0][dist.get_rank()])
+    optims.step(losses)
+    with pytest.raises(RuntimeError, match="where no window is open"):
+        optims.state_dict()
+    optims.flush()
+    optims.state_dict()
+
+
+def test_R34_with_several_ranks_state_is_saved_at_a_windows_end(two: Pool) -> None:
+    two.run(saved_in_mid_window)
+
+
+# ---- models in evaluation mode, and what nobody owns ----
+
+
+def trained_in_evaluation_mode() -> float:
+    """A full window in training mode, then a short one that is flushed, then one with a batch of weight 0."""
+    rank = dist.get_rank()
+    model, alone = Ddp(Heads()), Heads()
+    optims, single = build(model, ONE), build(alone, ONE)
+    for number, parts in enumerate(data(Setting(wrap="ddp", members=ONE, batches=5), 2), start=1):
+        if number == 3:
+            model.eval()
+        weight = 0 if number == 5 and rank else 1
+        with optims.forward():
+            losses = model(parts[rank])
+        optims.step(losses, weight=weight)
+        outputs = [alone(x) for x in parts]
+        loss = outputs[0]["loss"] if number == 5 else (outputs[0]["loss"] + outputs[1]["loss"]) / 2
+        single.step({"loss": loss}, weight=1 if number == 5 else 2)
+        if number == 3:
+            optims.flush()
+            single.flush()
+    mine, expected = weights(model), weights(alone)
+    return max(float((mine[name] - expected[name]).abs().max()) for name in mine)
+
+
+def test_R28_a_model_in_evaluation_mode_trains_right(two: Pool) -> None:
+    assert max(two.run(trained_in_evaluation_mode)) < 1e-9
+
+
+def started(wrap: str) -> dict[str, Tensor]:
+    torch.manual_seed(dist.get_rank())
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b", "c")})
+    if wrap == "part":
+        model["a"] = Ddp(model["a"])
+    conf = {"optim_type": "SGD", "optim_conf": {"lr": 0.1}, "use_amp": False, "distributed": True}
+    OptimScheduler(model=model, updated_modules="b", **conf)
+    return weights(model)
+
+
+@pytest.mark.parametrize("wrap", ["nothing", "part"])
+def test_R29_every_rank_starts_with_the_whole_model_of_rank_0(two: Pool, wrap: str) -> None:
+    first, second = two.run(started, wrap)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 # ---- members stepped one by one ----
 
 
@@ -315,6 +421,39 @@ def one_by_one(shared_graph: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]
 def test_R29_members_stepped_one_by_one_are_right(two: Pool) -> None:
     for mine, expected, _ in two.run(one_by_one, False):
         assert max(float((mine[name] - expected[name]).abs().max()) for name in mine) < 1e-9
+
+
+class TwoNorms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.b = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": self.a(x).square().mean(), "b": self.b(x).square().mean()}
+
+
+def one_by_one_with_buffers(wrap: str) -> dict[str, Tensor]:
+    torch.manual_seed(dist.get_rank() + 5)
+    inner = TwoNorms()
+    model = Ddp(inner) if wrap == "ddp" else inner
+    conf = {"optim_type": "SGD", "optim_conf": {"lr": 0.1}, "use_amp": False, "distributed": True}
+    optims = [OptimScheduler(model=model, optim_loss=part, updated_modules=part, **conf) for part in "ab"]
+    torch.manual_seed(dist.get_rank() + 5)
+    for _ in range(3):
+        losses = model(torch.randn(4, 2))
+        for optim in optims:
+            optim.step(losses)
+    return {name: tensor.clone() for name, tensor in inner.state_dict().items()}
+
+
+@pytest.mark.parametrize("wrap", ["ddp", "hand"])
+def test_R29_members_with_buffers_and_graphs_of_their_own_are_stepped_one_by_one(
+    two: Pool, wrap: str
+) -> None:
+    first, second = two.run(one_by_one_with_buffers, wrap)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_R29_a_shared_graph_stepped_one_by_one_points_to_the_dict(two: Pool) -> None:

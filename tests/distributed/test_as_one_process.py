@@ -28,13 +28,25 @@ MEMBERS = {"one": ONE, "several": SEVERAL}
 @pytest.mark.parametrize("members", MEMBERS)
 @pytest.mark.parametrize(
     ("wrap", "variant"),
-    [(wrap, v) for wrap in (*WRAPS, "parts") for v in VARIANTS if (wrap, v) != ("fsdp", "flushed")],
+    [
+        (wrap, v)
+        for wrap in (*WRAPS, "parts", "fsdp part")
+        for v in VARIANTS
+        if v != "flushed" or "fsdp" not in wrap
+    ],
 )  # that one is an error: test_R13_under_fsdp_a_flush_says_what_to_write
 def test_B3_B7_B24_R31_two_ranks_give_the_weights_of_one_process(
     two: Pool, wrap: str, variant: str, members: str
 ) -> None:
     setting = Setting(wrap=wrap, members=MEMBERS[members], **VARIANTS[variant])
     assert max(two.run(distance, setting)) < EXACT
+
+
+@pytest.mark.parametrize("optim_type", ["SGD", "Adagrad", "RMSprop", "AdamW", "NAdam"])
+@pytest.mark.parametrize("wrap", ["fsdp", "fsdp part", "ddp"])
+def test_R31_with_every_kind_of_kernel(two: Pool, wrap: str, optim_type: str) -> None:
+    members = {"main": {**ONE["main"], "optim_type": optim_type}}
+    assert max(two.run(distance, Setting(wrap=wrap, members=members))) < EXACT
 
 
 @pytest.mark.parametrize("members", MEMBERS)

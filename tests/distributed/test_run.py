@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 import torch
 
 from optimscheduler.run.checkpoint import Checkpoints
-from tests.distributed.launch import start
+from tests.distributed.launch import command, free_port, start
 from tests.distributed.pool import Pool
-from tests.run.command import call, last_state, last_weights, metrics, without_seconds
+from tests.run.command import Said, call, last_state, last_weights, metrics, without_seconds
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
 
@@ -73,6 +74,18 @@ def test_R31_two_processes_train_what_one_does(
     close(tmp_path / "run", alone)
 
 
+@pytest.mark.parametrize("count", [25, 26, 27])
+def test_R31_what_is_left_over_counts_by_its_items(
+    count: int, config: Path, tmp_path: Path, two_started: Pool, four_started: Pool
+) -> None:
+    """Batches of 2, 4 and 8 items end an epoch in different ways; its windows are the same items."""
+    odd = ["train", config, f"data_cfg.train.conf={{count: {count}, noise: 0.0}}", "--out"]
+    assert call(*odd, tmp_path / "alone").code == 0
+    for pool in (two_started, four_started):
+        start(pool, *odd, tmp_path / str(pool.world))
+        close(tmp_path / str(pool.world), tmp_path / "alone")
+
+
 def test_R31_with_the_items_behind_each_loss_as_weights(
     config: Path, tmp_path: Path, two_started: Pool
 ) -> None:
@@ -105,7 +118,7 @@ def test_R34_a_wish_of_one_rank_stops_all_and_any_number_goes_on(
     assert "stopped    as asked, after batch 11." in stopped[0].out, "at the end of the window"
     assert f"  torchrun --nproc-per-node 2 -m optimscheduler train {config}" in stopped[0].out
     state = last_state(tmp_path / "run")
-    assert (state["ranks"], state["accum_grad"], len(state["random"])) == (2, 2, 2)
+    assert (state["ranks"], len(state["random"])) == (2, 2)
     again = ["train", config, "train_cfg.model={type: tests.run.tiny.Smooth}", "--resume"]
     again += ["--on-mismatch", "config", "--out"]
     for name, pool in {"one": None, "four": four_started, "two": two_started}.items():
@@ -164,8 +177,8 @@ def test_R05_another_number_of_ranks_is_no_other_training_unless_told(
     said = call(*fixed, "--resume")
     assert said.code == 2
     assert (
-        "the checkpoint is of a run with 8 samples per update (batch_size 2 x accum_grad 2 x ranks 2), and 1 "
-        "ranks now make 4. Write samples_per_update: 8 in place of accum_grad" in said.err
+        "the updates of main were made of 8 samples (batch_size 2 x accum_grad 2 x ranks 2), and 1 ranks now "
+        "make 4. Write samples_per_update: 8 in place of accum_grad" in said.err
     )
     assert call(*fixed, "--resume", "--on-mismatch", "config").code == 0
 
@@ -186,6 +199,33 @@ def test_R34_open_windows_wait_for_their_end_before_they_are_saved(
     assert saved == [*together, "batch-00000028-2"], "and the end of the run, after its validation"
 
 
+def test_R34_a_member_with_a_window_of_its_own_keeps_its_samples_or_says_so(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    conf = "{optim_type: SGD, optim_conf: {lr: 0.01}, updated_modules: layers.%d%s}"
+    members = f"{{first: {{conf: {conf % (0, '')}}}, second: {{conf: {conf % (1, ', accum_grad: 4')}}}}}"
+    settings = ["train", config, f"train_cfg.optim_sches={members}", "--out", tmp_path / "run"]
+    assert start(two_started, *settings, "num_epochs=1")[0].code == 0
+    said = call(*settings, "--resume")
+    assert said.code == 2
+    assert "the updates of second were made of 16 samples (batch_size 2 x accum_grad 4 x ranks 2)" in said.err
+
+
+# ---- a model that shows what it has learned ----
+
+
+def test_a_sharded_model_may_call_itself_to_show_a_sample(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    model = "train_cfg.model={type: tests.run.tiny.Speaks}"
+    said, quiet = start(two_started, "train", config, model, "distributed=fsdp", "--out", tmp_path / "run")
+    assert (said.code, quiet.code, quiet.out) == (0, 0, "")
+    assert said.out.count("the model writes:") == 4
+    alone = call("train", config, model, "--out", tmp_path / "alone").out
+    written = [[line for line in out.splitlines() if line.startswith("  | ")] for out in (said.out, alone)]
+    assert written[0] == written[1] != []
+
+
 # ---- mistakes ----
 
 
@@ -201,6 +241,32 @@ def test_R32_ranks_that_see_other_data_are_told(config: Path, tmp_path: Path, tw
     first, second = start(two_started, "train", config, data, "--out", tmp_path / "run")
     assert (first.code, second.code) == (2, 2)
     assert "rank 1 has another number of training items than rank 0: 17, not 18" in first.err
+
+
+def test_R32_ranks_that_see_other_held_out_data_are_told(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    data = "data_cfg.valid={type: tests.run.tiny.Fewer}"
+    first, _ = start(two_started, "train", config, data, "--out", tmp_path / "run")
+    assert "rank 1 has another number of held-out items than rank 0: 17, not 18" in first.err
+
+
+def test_R32_ranks_that_see_another_run_folder_are_told(
+    config: Path, tmp_path: Path, two_started: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert start(two_started, "train", config, "num_epochs=1", "--out", run)[0].code == 0
+    first, _ = two_started.run(elsewhere, free_port(), str(config), str(run))
+    assert first.code == 2
+    assert (
+        "rank 1 has another newest checkpoint in the run folder than rank 0: None, not 'batch-" in first.err
+    )
+
+
+def elsewhere(port: int, config: str, run: str) -> Said:
+    """The second rank has a folder of its own."""
+    run += "/nowhere" if os.environ["RANK"] == "1" else ""
+    return command(port, ["train", config, "--out", run, "--resume"])
 
 
 def test_R32_what_one_rank_cannot_prepare_stops_all(config: Path, tmp_path: Path, two_started: Pool) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "SendsItself",
     "Sized",
     "Smooth",
+    "Speaks",
     "Tiny",
     "Weighted",
     "Writes",
@@ -75,6 +76,15 @@ class Smooth(nn.Module):
         first, second = self.layers
         error = second(torch.tanh(first(batch["x"])))[:, 0] - batch["x"].sum(1)
         return {"loss": error.square().mean(), "items": torch.tensor(float(len(error)))}
+
+
+class Speaks(Smooth):
+    """One that calls itself, three times, to show what it has learned."""
+
+    def write_sample(self, *, generator: torch.Generator) -> str:
+        x = torch.randn(3, 4, generator=generator)
+        with torch.no_grad():
+            return " ".join(f"{float(self({'x': x * n})['loss']):.3f}" for n in (1, 2, 3))
 
 
 class _Rank(nn.Module):

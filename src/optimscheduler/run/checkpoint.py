@@ -73,7 +73,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it cannot be written.
         """
-        path = self._free(batch)
+        path = self.folder / self._world.gather(self._free(batch).name)[0]
         aside = path.with_suffix(".tmp")
         try:
             self._world.together(lambda: self._begin(aside))
@@ -174,7 +174,7 @@ class Checkpoints:
 
 def _from_version_1(state: State) -> State:
     """One file, of a run in one process."""
-    return {**state, "random": [state["random"]], "ranks": 1, "accum_grad": state["config"]["accum_grad"]}
+    return {**state, "random": [state["random"]], "ranks": 1}
 
 
 def _reason(error: BaseException) -> str:

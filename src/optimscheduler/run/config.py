@@ -165,6 +165,11 @@ class RunConfig(_Section):
         """The whole configuration as plain values, defaults written out."""
         return self.model_dump()
 
+    @property
+    def counts_items(self) -> bool:
+        """Whether a gradient is made of so many items, each of the same weight, whatever batch it is in."""
+        return bool(self.samples_per_update or self.tokens_per_update)
+
     def experiment(self, accum_grad: int) -> dict[str, Any]:
         """What `build_optim_sches` takes beside the member's own description."""
         keys = ("use_amp", "ft_factor", "grad_clip", "grad_norm_type")

@@ -40,11 +40,13 @@ class _Part:
 
     Attributes:
         indices: numbers of the items; a stand-in where none is left for this rank.
-        share: this rank's share of the batch, times the number of ranks; 0 for a stand-in.
+        count: how many of them count; 0 for a stand-in.
+        of: items in the whole batch.
     """
 
     indices: tuple[int, ...]
-    share: float
+    count: int
+    of: int
 
 
 class _Batches(Dataset[Batch]):
@@ -79,16 +81,16 @@ def batch_indices(count: int, batch_size: int, seed: int, epoch: int) -> list[tu
     return _cut(torch.randperm(count, generator=generator).tolist(), batch_size)
 
 
-def _dealt(batch: tuple[int, ...], size: int, rank: int, ranks: int) -> _Part:
+def _dealt(batch: tuple[int, ...], size: int, rank: int) -> _Part:
     """One rank's part of a batch: `size` items, of the last batch of an epoch what is left for this rank.
 
-    >>> _dealt((7, 8, 9), size=2, rank=1, ranks=2)
-    _Part(indices=(9,), share=0.6666666666666666)
-    >>> _dealt((7, 8), size=2, rank=1, ranks=2)
-    _Part(indices=(7, 8), share=0.0)
+    >>> _dealt((7, 8, 9), size=2, rank=1)
+    _Part(indices=(9,), count=1, of=3)
+    >>> _dealt((7, 8), size=2, rank=1)
+    _Part(indices=(7, 8), count=0, of=2)
     """
     mine = batch[rank * size : (rank + 1) * size]
-    return _Part(indices=mine or batch[:size], share=len(mine) * ranks / len(batch))
+    return _Part(indices=mine or batch[:size], count=len(mine), of=len(batch))
 
 
 def _cut(order: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
@@ -138,8 +140,9 @@ class RunData:
     ) -> Iterator[tuple[float, Batch]]:
         """This rank's parts of the batches of an epoch that are still to be run.
 
-        Every rank has a part of every batch, so that all take the same number of steps. The share says how
-        much it counts: 1 where the batch is dealt out evenly, 0 where it is only a stand-in.
+        Every rank has a part of every batch, so that all take the same number of steps. The weight says how
+        much it counts, 0 where it is only a stand-in: where samples per update were asked for, the items in
+        it, as a share of `batch_size`; otherwise its share of the batch, times the number of ranks.
 
         Args:
             epoch: from 1.
@@ -149,14 +152,19 @@ class RunData:
         """
         seed, size = self.config.seed, self.config.data_cfg.batch_size
         whole = batch_indices(self.items, size * self.ranks, seed, epoch)
-        parts = [_dealt(batch, size, self.rank, self.ranks) for batch in whole]
+        parts = [_dealt(batch, size, self.rank) for batch in whole]
         own = (self.rank,) if self.ranks > 1 else ()
         wanted = [
             _Wanted(indices=part.indices, seed=derived_seed(seed, "items", epoch, place, *own))
             for place, part in enumerate(parts)
         ]
-        shares = (part.share for part in parts[first:end])
-        return zip(shares, self._loaded(self.train, wanted[first:end], device), strict=True)
+        weights = (self._weight(part) for part in parts[first:end])
+        return zip(weights, self._loaded(self.train, wanted[first:end], device), strict=True)
+
+    def _weight(self, part: _Part) -> float:
+        if self.config.counts_items:
+            return part.count / self.config.data_cfg.batch_size
+        return part.count * self.ranks / part.of
 
     def validation(self, device: torch.device) -> Iterator[tuple[int, Batch]]:
         """The number of items in, and the contents of, this rank's validation batches.

@@ -157,8 +157,8 @@ class Runner:
         p, due = self.progress, False
         self.model.train()
         left = {"first": p.batch_in_epoch, "end": self.horizon.batches}
-        for share, batch in self.data.training(p.epoch, self.device, **left):
-            reports = self._train_batch(batch, share)
+        for weight, batch in self.data.training(p.epoch, self.device, **left):
+            reports = self._train_batch(batch, weight)
             if not any(report.completes for report in reports.values()):
                 continue
             before, p.windows = p.windows, self._windows_done
@@ -183,12 +183,12 @@ class Runner:
         """Whether a checkpoint can hold everything: with several ranks an open window is theirs together."""
         return self.world.count == 1 or not any(o.member.window for o in self.optim_sches.values())
 
-    def _train_batch(self, batch: Any, share: float) -> dict[str, StepReport]:
+    def _train_batch(self, batch: Any, part: float) -> dict[str, StepReport]:
         """One batch: forward, backward, and the update if its window is complete.
 
         Args:
             batch: this rank's part.
-            share: see `RunData.training`.
+            part: how much it counts, see `RunData.training`.
         """
         p = self.progress
         p.batch_in_epoch += 1
@@ -197,8 +197,10 @@ class Runner:
         with self.optim_sches.forward(step_num=p.batch, last=last):
             losses = outputs_of(self._called, batch)
         weight: float | Tensor | None = items_behind(losses, self.config.train_cfg.weight)
-        if self.world.count > 1:
-            weight = share if weight is None else weight if share else 0.0
+        if weight is not None:
+            weight = weight if part else 0.0
+        elif self.world.count > 1 or self.config.counts_items:
+            weight = part
         return self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
 
     def _validate(self, monitor: Monitor, stop: Stop) -> bool:
@@ -221,8 +223,7 @@ class Runner:
             self._observe(means)
         if isinstance(self.model, Writer | Painter):
             with kept(self.device), unsharded(self.model):
-                if self.world.main:
-                    self._show(monitor)
+                self._show(monitor)  # on all ranks: a sharded model may meet while it draws
         return True
 
     def _show(self, monitor: Monitor) -> None:
@@ -265,7 +266,6 @@ class Runner:
             {
                 "config": self.config.plain(),
                 "ranks": self.world.count,
-                "accum_grad": self.plan.accum_grad,
                 "model": self.model.state_dict(),
                 "optim_sches": self.optim_sches.state_dict(),
                 "progress": asdict(self.progress),
@@ -312,25 +312,23 @@ class Runner:
             CheckpointError: an update would be made of another number of samples.
         """
         saved: State = state["optim_sches"]
-        before, now = state["accum_grad"], self.plan.accum_grad
-        ranks = self.world.count
-        if state["ranks"] == ranks or on_mismatch != "error":
+        before, now, size = state["ranks"], self.world.count, self.config.data_cfg.batch_size
+        if before == now or on_mismatch != "error":
             return saved
-        size = self.config.data_cfg.batch_size
-        samples = before * size * state["ranks"]
-        if samples != self.plan.samples:
-            raise CheckpointError(
-                f"the checkpoint is of a run with {samples} samples per update (batch_size {size} x "
-                f"accum_grad {before} x ranks {state['ranks']}), and {ranks} ranks now make "
-                f"{self.plan.samples}. Write samples_per_update: {samples} in place of accum_grad, or type "
-                "--on-mismatch config to go on with what it is now"
-            )
-        return {
-            name: {**each, "config": {**each["config"], "accum_grad": now}}
-            if each["config"]["accum_grad"] == before
-            else each
-            for name, each in saved.items()
-        }
+        as_now = {}
+        for name, each in saved.items():
+            was = each["config"]["accum_grad"]
+            accum_grad = self.optim_sches[name].accum_grad if name in self.optim_sches else was
+            if was * before != accum_grad * now:
+                raise CheckpointError(
+                    f"the updates of {name} were made of {was * size * before} samples (batch_size {size} x "
+                    f"accum_grad {was} x ranks {before}), and {now} ranks now make "
+                    f"{accum_grad * size * now}. "
+                    f"Write samples_per_update: {was * size * before} in place of accum_grad, or type "
+                    "--on-mismatch config to go on with what it is now"
+                )
+            as_now[name] = {**each, "config": {**each["config"], "accum_grad": accum_grad}}
+        return as_now
 
 
 def _check_model(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:

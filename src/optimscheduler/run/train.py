@@ -58,6 +58,8 @@ def train(
             lambda: _prepare(config, folder, world, device, screen, resume=resume, on_mismatch=on_mismatch)
         )
         world.same("number of training items", prepared.data.items)
+        world.same("number of held-out items", prepared.data.valid_items)
+        world.same("newest checkpoint in the run folder", prepared.newest and prepared.newest.name)
         runner = Runner(prepared.config, prepared.data, prepared.checkpoints, prepared.plan, device, world)
         state = None
         if prepared.newest:

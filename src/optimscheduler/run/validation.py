@@ -76,7 +76,8 @@ def mean_outputs(
             if name != weight and isinstance(value, Tensor) and value.numel() == 1:
                 weighted[name].append((float(value), float(items) if items is not None and count else count))
     everybody = world.gather(dict(weighted))
-    return {name: _mean([pair for each in everybody for pair in each[name]]) for name in weighted}
+    names = dict.fromkeys(name for each in everybody for name in each)
+    return {name: _mean([pair for each in everybody for pair in each.get(name, [])]) for name in names}
 
 
 def _mean(pairs: Iterable[tuple[float, float]]) -> float:

@@ -35,6 +35,10 @@ class GradientSync(Protocol):
     """How the gradients of the ranks become one."""
 
     @property
+    def apart(self) -> bool:
+        """Whether each rank holds a part of its own of an open window."""
+
+    @property
     def flushable(self) -> bool:
         """Whether a window may be closed after its last backward is over."""
 
@@ -57,6 +61,9 @@ class GradientSync(Protocol):
     def largest(self, weight: Scalar) -> float:
         """The largest of a number over the ranks."""
 
+    def broke_off(self) -> None:
+        """A backward has failed, and what there was of its window was dropped."""
+
     def share_buffers(self) -> None:
         """Give everybody the buffers of rank 0."""
 
@@ -71,6 +78,7 @@ class GradientSync(Protocol):
 class SingleProcess:
     """Nobody else is there."""
 
+    apart = False
     flushable = True
     waits = False
 
@@ -92,6 +100,9 @@ class SingleProcess:
     def largest(self, weight: Scalar) -> float:
         """The number itself."""
         return float(weight)
+
+    def broke_off(self) -> None:
+        """Nothing to do."""
 
     def share_buffers(self) -> None:
         """Nothing to do."""

@@ -34,6 +34,7 @@ class Together:
         shares_buffers: the buffers of rank 0 go to everybody at the end of each window.
     """
 
+    apart = True
     flushable = True
 
     def __init__(self, ranks: Ranks, model: nn.Module, *, shares_buffers: bool) -> None:
@@ -52,6 +53,9 @@ class Together:
     def largest(self, weight: Scalar) -> float:
         """One small collective."""
         return float(self._ranks.gather(self._numbers(weight)).max())
+
+    def broke_off(self) -> None:
+        """Gradients lie where they can be dropped."""
 
     def share_buffers(self) -> None:
         """One broadcast per dtype, of the buffers that a checkpoint would hold."""
@@ -138,10 +142,10 @@ class ReducedByDdp(Together):
         return self._meet(window)
 
     def _note(self, ddp: nn.Module, _inputs: Any) -> None:  # Any: whatever the model takes
-        """Before each training forward: will its backward reduce, and was it announced?"""
-        if ddp.training and torch.is_grad_enabled():
+        """Before each forward with gradients: will its backward reduce, and was it announced?"""
+        if torch.is_grad_enabled():
             self._reduces = self._ddp.require_backward_grad_sync
-            self._outside = self._outside or not self._inside
+            self._outside = self._outside or (ddp.training and not self._inside)
 
 
 class ReducedByHand(Together):
@@ -160,12 +164,11 @@ class ReducedByHand(Together):
         super().__init__(ranks, model, shares_buffers=shares_buffers)
         for ddp in wrapped:
             ddp.require_backward_grad_sync = False
-        self._starts_equal = bool(wrapped)
+        self._wrapped = list(wrapped)
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:  # noqa: ARG002  # the protocol's
         """Everybody starts with the weights and buffers of rank 0, as under a wrapper."""
-        if not self._starts_equal:
-            self._ranks.share([*leaves, *saved_buffers(self._model)])
+        self._ranks.share(loose_tensors(self._model, self._wrapped))
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
         """Nothing to do: no backward reduces."""
@@ -175,3 +178,10 @@ class ReducedByHand(Together):
         """One reduction for all gradients, and a small one."""
         self._ranks.average(gradients.leaves)
         return self._meet(window)
+
+
+def loose_tensors(model: nn.Module, wrapped: Collection[nn.Module]) -> list[Tensor]:
+    """Parameters and saved buffers that nobody has made equal on all ranks: neither wrapped nor sharded."""
+    equal = {id(tensor) for part in wrapped for tensor in (*part.parameters(), *part.buffers())}
+    everything = (*model.parameters(), *saved_buffers(model))
+    return [tensor for tensor in everything if id(tensor) not in equal and not is_sharded(tensor)]

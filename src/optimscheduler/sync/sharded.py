@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler.clip import total_norm
+from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.ranks import Ranks
-from optimscheduler.shards import copies, is_fsdp, local
+from optimscheduler.shards import copies, is_fsdp, is_sharded, local
 from optimscheduler.sync.base import Met
-from optimscheduler.sync.replicated import Together
+from optimscheduler.sync.replicated import Together, loose_tensors
 from optimscheduler.window import Window
 
 __all__ = ["ShardedByFsdp"]
@@ -36,18 +37,47 @@ class ShardedByFsdp(Together):
     def __init__(self, ranks: Ranks, model: nn.Module, *, alone: bool) -> None:
         super().__init__(ranks, model, shares_buffers=True)
         self._alone = alone
+        self._broken = False
         self._parts: list[Any] = [m for m in model.modules() if is_fsdp(m)]  # Any: torch mixes the class in
+
+    def begin(self, leaves: Sequence[nn.Parameter]) -> None:  # noqa: ARG002  # the protocol's
+        """What is not sharded starts with the values of rank 0."""
+        self._ranks.share(loose_tensors(self._model, ()))
 
     @contextmanager
     def forward(self, completes: bool) -> Iterator[None]:
-        """No traffic of gradients in mid-window, where that is possible."""
+        """No traffic of gradients in mid-window, where that is possible.
+
+        Raises:
+            ConfigError: a window has broken off in its middle before.
+        """
+        if self._broken:
+            raise ConfigError(
+                "under fully_shard a window whose backward has failed cannot be dropped: torch keeps its "
+                "gradients out of reach. Build model and OptimScheduler anew from the last saved state"
+            )
         self.flushable = completes or not self._alone
         for part in self._parts:
             part.set_requires_gradient_sync(self.flushable, recurse=False)
         yield
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:  # noqa: ARG002  # the protocol's
-        """The gradients are averaged and scattered already."""
+    def broke_off(self) -> None:
+        """Gradients of the window may lie where they cannot be dropped."""
+        self._broken = True
+
+    def reduce(self, gradients: Gradients, window: Window) -> Met:
+        """The gradients are averaged and scattered already, but for those of parameters left whole.
+
+        Raises:
+            ConfigError: the last training forward ran outside `forward()` after one that was inside.
+        """
+        if not self.flushable:
+            raise ConfigError(
+                "under fully_shard every training forward of a window must run inside forward(): the last "
+                "one did not, so its gradients were not reduced. Write: with optim.forward(): "
+                "losses = model(batch)"
+            )
+        self._ranks.average([p for p in gradients.leaves if not is_sharded(p)])
         return self._meet(window)
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
