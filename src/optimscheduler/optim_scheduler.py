@@ -165,7 +165,7 @@ class OptimScheduler:
             feedback=self.schedule.start() if isinstance(self.schedule, FeedbackSchedule) else None,
         )
         self.sync: GradientSync = sync_for(model, [self.member.gradients.leaves], distributed=distributed)
-        self.sync.begin(self.member.gradients.leaves)
+        self.sync.begin()
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
         self._config = plain(
             {

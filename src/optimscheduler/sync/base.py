@@ -46,7 +46,7 @@ class GradientSync(Protocol):
     def waits(self) -> bool:
         """Whether the other ranks wait for a backward of this rank, even if it has nothing to give."""
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+    def begin(self) -> None:
         """Make the weights of all ranks equal, where nobody else does."""
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:
@@ -82,7 +82,7 @@ class SingleProcess:
     flushable = True
     waits = False
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+    def begin(self) -> None:
         """Nothing to do."""
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's

@@ -43,7 +43,7 @@ class Together:
         self._shares_buffers = shares_buffers
         self._device = next(model.parameters()).device
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:
+    def begin(self) -> None:
         """The wrapper has done it."""
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
@@ -166,7 +166,7 @@ class ReducedByHand(Together):
             ddp.require_backward_grad_sync = False
         self._wrapped = list(wrapped)
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:  # noqa: ARG002  # the protocol's
+    def begin(self) -> None:
         """Everybody starts with the weights and buffers of rank 0, as under a wrapper."""
         self._ranks.share(loose_tensors(self._model, self._wrapped))
 

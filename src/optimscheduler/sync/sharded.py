@@ -40,7 +40,7 @@ class ShardedByFsdp(Together):
         self._broken = False
         self._parts: list[Any] = [m for m in model.modules() if is_fsdp(m)]  # Any: torch mixes the class in
 
-    def begin(self, leaves: Sequence[nn.Parameter]) -> None:  # noqa: ARG002  # the protocol's
+    def begin(self) -> None:
         """What is not sharded starts with the values of rank 0."""
         self._ranks.share(loose_tensors(self._model, ()))
 
