@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.distributed.launch import free_port
 from tests.distributed.test_run import YAML, close
 from tests.run.command import call, metrics
 
@@ -28,18 +29,36 @@ def torchrun(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: subprocess.Popen[str], *, wait: bool = True) -> None:
     """The launcher and its workers, which are in sessions of their own, as a power cut would."""
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for each in [process.pid, *map(int, workers)]:
-        os.kill(each, signal.SIGKILL)
-    process.communicate(timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    if wait:
+        process.communicate(timeout=60)
 
 
 def finished(process: subprocess.Popen[str], patience: float = 120) -> str:
     out, err = process.communicate(timeout=patience)
     assert process.returncode == 0, err
     return out
+
+
+def finished_together(agents: list[subprocess.Popen[str]], patience: float = 150) -> list[str]:
+    """What each has said. One that fails leaves the others waiting for minutes, so all are watched."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end and any(agent.poll() is None for agent in agents):
+        if any(agent.poll() for agent in agents):
+            break
+        time.sleep(0.2)
+    for agent in agents:
+        if agent.poll() is None:
+            kill(agent, wait=False)
+    said = [agent.communicate(timeout=60) for agent in agents]
+    told = [f"agent {i}: exit {a.returncode}\n{said[i][0]}\n{said[i][1]}" for i, a in enumerate(agents)]
+    assert [agent.returncode for agent in agents] == [0] * len(agents), "\n".join(told)
+    return [out for out, _ in said]
 
 
 def a_config(folder: Path) -> Path:
@@ -50,13 +69,11 @@ def a_config(folder: Path) -> Path:
 
 def test_R31_two_machines_train_what_one_process_does(tmp_path: Path) -> None:
     config = a_config(tmp_path)
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("localhost", 0))
-        place = f"localhost:{free.getsockname()[1]}"
-    meet = ["--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    meet = ["--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-id", "job"]
+    meet += ["--rdzv-endpoint", f"localhost:{free_port()}", "--local-addr", "localhost", "--rdzv-conf"]
     job = ["-m", "optimscheduler", "train", config, "--out", tmp_path / "run"]
-    agents = [torchrun(*meet, "--rdzv-id", "job", "--local-addr", "localhost", *job) for _ in range(2)]
-    said = [finished(agent) for agent in agents]
+    agents = [torchrun(*meet, f"is_host={host}", *job) for host in ("true", "false")]
+    said = finished_together(agents)
     assert sorted(bool(out) for out in said) == [False, True], "rank 0 alone speaks"
     assert call("train", config, "--out", tmp_path / "alone").code == 0
     close(tmp_path / "run", tmp_path / "alone")
