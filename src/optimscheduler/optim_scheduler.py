@@ -22,6 +22,7 @@ from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.member import Member
 from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
 from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
@@ -37,7 +38,7 @@ from optimscheduler.state import (
     plain,
     state_of,
 )
-from optimscheduler.step import BatchStep, Member, Timer, untimed
+from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
 from optimscheduler.values import Values
 from optimscheduler.window import Scalar

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.member import Member
 from optimscheduler.optimizer_state import load_optimizer, named_from_torch, optimizer_by_name
 from optimscheduler.precision import LossScale, Precision
-from optimscheduler.step import Member
 
 __all__ = [
     "check_fits",

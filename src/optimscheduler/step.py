@@ -20,31 +20,24 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from optimscheduler.apply import Kernel
 from optimscheduler.checks import whole
-from optimscheduler.clip import Clip
-from optimscheduler.clock import Beat, Clock
+from optimscheduler.clock import Beat
 from optimscheduler.errors import ConfigError, GraphError, nearest
-from optimscheduler.gradients import Gradients
-from optimscheduler.guard import Guard
 from optimscheduler.isolation import Isolation, isolation_for, zeroed
-from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
-from optimscheduler.parameters import OwnedParameters
+from optimscheduler.member import Member
 from optimscheduler.precision import Precision
 from optimscheduler.ranks import meeting
 from optimscheduler.sync import GradientSync
-from optimscheduler.values import Values
-from optimscheduler.window import Scalar, Window
+from optimscheduler.window import Scalar
 
-__all__ = ["BatchStep", "Member", "Timer", "untimed"]
+__all__ = ["BatchStep", "Timer", "untimed"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -55,39 +48,6 @@ Timer = Callable[[list[str]], AbstractContextManager[Any]]
 def untimed(_names: list[str]) -> AbstractContextManager[Any]:
     """The timer that measures nothing."""
     return nullcontext()
-
-
-@dataclass(slots=True, kw_only=True)
-class Member:
-    """What one OptimScheduler brings to the line: one of each part that is its own.
-
-    `learning_rate` takes a real step and an epoch and gives the rate before `ft_factor`; `feedback` is the
-    state of a feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
-    `fingerprint`, a number that stands for the configuration, in batch number and weights.
-    """
-
-    loss: str
-    owned: OwnedParameters
-    optimizer: Optimizer
-    clock: Clock
-    gradients: Gradients
-    clip: Clip
-    guard: Guard
-    learning_rate: Callable[[int, int], float]
-    values: Values
-    kernel: Kernel
-    ledger: Ledger
-    fingerprint: int = 0
-    check_every: int = 0
-    feedback: Any = None  # Any: whatever plain tree the schedule keeps
-    window: Window = field(default_factory=Window)
-    said_missing: bool = False
-    updates: int = 0
-
-    def drop(self) -> None:
-        """Forget the open window and its gradients."""
-        self.window.clear()
-        self.gradients.clear()
 
 
 class BatchStep:
@@ -149,7 +109,7 @@ class BatchStep:
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
         reports = {
-            name: self._update(name, timer, logger) if beat.completes else _report(self.members[name])
+            name: self._update(name, timer, logger) if beat.completes else self.members[name].report()
             for name, beat in beats.items()
         }
         self._settle(closed=any(beat.completes for beat in beats.values()))
@@ -257,10 +217,10 @@ class BatchStep:
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
         real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
         if isinstance(met.weight, float) and met.weight == 0:
-            return _report(m, completes=True)
-        _say_missing(m, logger)
+            return m.report(completes=True)
+        m.say_missing(logger)
         if not m.gradients.blocks():
-            return _report(m, met.loss, completes=True)
+            return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
         norm = self.sync.norm(m.gradients, m.clip.norm_type) / divisor
@@ -285,7 +245,7 @@ class BatchStep:
             blamed=met.blamed,
             logger=logger,
         )
-        return _report(m, met.loss, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
+        return m.report(met.loss, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
 
     def _settle(self, *, closed: bool) -> None:
         """Loss scales may change now where no window is open that their loss has fed.
@@ -301,15 +261,6 @@ class BatchStep:
 def _positive(total: Scalar) -> Scalar:
     """The divisor, 1 where it would be 0: nothing is applied then."""
     return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total
-
-
-def _say_missing(m: Member, logger: logging.Logger) -> None:
-    """Once, at the first complete window."""
-    missing = [] if m.said_missing else m.gradients.missing()
-    m.said_missing = True
-    if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        logger.warning("loss %r gives no gradient to %d of its parameters: %s", m.loss, len(missing), named)
 
 
 @contextmanager
@@ -330,26 +281,3 @@ def _explained(loss: str) -> Iterator[None]:
             "OptimSchedulerDict({'name': optim, ...}).step(losses) "
             f"(torch: {str(error).splitlines()[0]:.160})"
         ) from error
-
-
-def _report(
-    m: Member,
-    loss: Tensor | None = None,
-    *,
-    completes: bool = False,
-    updated: bool | Tensor = False,
-    skipped: bool | Tensor = False,
-    grad_norm: Tensor | None = None,
-) -> StepReport:
-    return StepReport(
-        batch=m.clock.batch,
-        epoch=m.clock.epoch,
-        real_step=m.clock.real_step,
-        lr=m.values.lr,
-        completes=completes,
-        batches=len(m.window.batches),
-        updated=updated,
-        skipped=skipped,
-        grad_norm=grad_norm,
-        loss=m.window.loss if loss is None else loss,
-    )

@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.parameters import canonical
@@ -32,17 +31,15 @@ from optimscheduler.run.randomness import (
     restore_random_state,
     seed_everything,
 )
+from optimscheduler.run.resuming import check_model, for_ranks
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.tensors import Place
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
 from optimscheduler.shards import is_sharded
-from optimscheduler.state import differences
 
 __all__ = ["Lengths", "Painter", "Progress", "Runner", "State", "Writer"]
-
-_LISTED = 12  # differences told one by one
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 Stop = Callable[[], bool]
@@ -293,9 +290,13 @@ class Runner:
         Raises:
             CheckpointError: it is of another model, or of other OptimSchedulers.
         """
-        _check_model(state["model"], self.model.state_dict())
+        check_model(state["model"], self.model.state_dict())
+        saved = state["optim_sches"]
+        if state["ranks"] != self.world.count and on_mismatch == "error":
+            size = self.config.data_cfg.batch_size
+            saved = for_ranks(saved, self.optim_sches, size, state["ranks"], self.world.count)
         self.model.load_state_dict(state["model"])
-        self.optim_sches.load_state_dict(self._as_now(state, on_mismatch), on_mismatch)
+        self.optim_sches.load_state_dict(saved, on_mismatch)
         self.progress = Progress(**state["progress"])
         items = self.progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"] * state["ranks"]
         done = math.ceil(items / (self.config.data_cfg.batch_size * self.world.count))
@@ -304,41 +305,3 @@ class Runner:
             restore_random_state(state["random"][self.world.rank], self.device)
         else:
             self._diverge()
-
-    def _as_now(self, state: State, on_mismatch: OnMismatch) -> State:
-        """The saved OptimSchedulers, with `accum_grad` as it is for this number of ranks.
-
-        Raises:
-            CheckpointError: an update would be made of another number of samples.
-        """
-        saved: State = state["optim_sches"]
-        before, now, size = state["ranks"], self.world.count, self.config.data_cfg.batch_size
-        if before == now or on_mismatch != "error":
-            return saved
-        as_now = {}
-        for name, each in saved.items():
-            was = each["config"]["accum_grad"]
-            accum_grad = self.optim_sches[name].accum_grad if name in self.optim_sches else was
-            if was * before != accum_grad * now:
-                raise CheckpointError(
-                    f"the updates of {name} were made of {was * size * before} samples (batch_size {size} x "
-                    f"accum_grad {was} x ranks {before}), and {now} ranks now make "
-                    f"{accum_grad * size * now}. "
-                    f"Write samples_per_update: {was * size * before} in place of accum_grad, or type "
-                    "--on-mismatch config to go on with what it is now"
-                )
-            as_now[name] = {**each, "config": {**each["config"], "accum_grad": accum_grad}}
-        return as_now
-
-
-def _check_model(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
-    """Check that saved weights are those of this model.
-
-    Raises:
-        CheckpointError: they are not; every difference is listed.
-    """
-    shapes = [{n: list(getattr(value, "shape", ())) for n, value in state.items()} for state in (saved, now)]
-    lines = [line.replace("in the configuration", "here") for line in differences(shapes[0], shapes[1])]
-    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-    if lines:
-        raise CheckpointError("\n  ".join(["the checkpoint is of another model:", *lines[:_LISTED], *more]))

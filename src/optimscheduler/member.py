@@ -1,0 +1,90 @@
+"""What one OptimScheduler brings to the line of a batch, and what it tells of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimscheduler.apply import Kernel
+from optimscheduler.clip import Clip
+from optimscheduler.clock import Clock
+from optimscheduler.gradients import Gradients
+from optimscheduler.guard import Guard
+from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.parameters import OwnedParameters
+from optimscheduler.values import Values
+from optimscheduler.window import Window
+
+__all__ = ["Member"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """One of each part that is an OptimScheduler's own.
+
+    `learning_rate` takes a real step and an epoch and gives the rate before `ft_factor`; `feedback` is the
+    state of a feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
+    `fingerprint`, a number that stands for the configuration, in batch number and weights.
+    """
+
+    loss: str
+    owned: OwnedParameters
+    optimizer: Optimizer
+    clock: Clock
+    gradients: Gradients
+    clip: Clip
+    guard: Guard
+    learning_rate: Callable[[int, int], float]
+    values: Values
+    kernel: Kernel
+    ledger: Ledger
+    fingerprint: int = 0
+    check_every: int = 0
+    feedback: Any = None  # Any: whatever plain tree the schedule keeps
+    window: Window = field(default_factory=Window)
+    said_missing: bool = False
+    updates: int = 0
+
+    def drop(self) -> None:
+        """Forget the open window and its gradients."""
+        self.window.clear()
+        self.gradients.clear()
+
+    def say_missing(self, logger: logging.Logger) -> None:
+        """Say which parameters its loss gives no gradient to, once, at the first complete window."""
+        missing = [] if self.said_missing else self.gradients.missing()
+        self.said_missing = True
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            named = ", ".join(missing[:5]) + more
+            logger.warning(
+                "loss %r gives no gradient to %d of its parameters: %s", self.loss, len(missing), named
+            )
+
+    def report(
+        self,
+        loss: Tensor | None = None,
+        *,
+        completes: bool = False,
+        updated: bool | Tensor = False,
+        skipped: bool | Tensor = False,
+        grad_norm: Tensor | None = None,
+    ) -> StepReport:
+        """What its last batch came to; without a `loss`, that of the open window."""
+        return StepReport(
+            batch=self.clock.batch,
+            epoch=self.clock.epoch,
+            real_step=self.clock.real_step,
+            lr=self.values.lr,
+            completes=completes,
+            batches=len(self.window.batches),
+            updated=updated,
+            skipped=skipped,
+            grad_norm=grad_norm,
+            loss=self.window.loss if loss is None else loss,
+        )
