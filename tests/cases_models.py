@@ -23,6 +23,7 @@ __all__ = [
     "batches",
     "by_hand",
     "differ",
+    "forgotten",
     "frozen",
     "mse",
     "optim_of",
@@ -189,3 +190,8 @@ class Spy(OptimScheduler):
 def spy(**arguments: Any) -> Spy:
     conf = {"lr": 0.5, **arguments.pop("conf", {})}
     return Spy("SGD", conf, a_model(), **{"use_amp": False, **arguments})
+
+
+def forgotten(model: nn.Module) -> bool:
+    """Whether no gradient is left; in a buffer that is a gradient of zeros."""
+    return not any(p.grad is not None and p.grad.any() for p in model.parameters())

@@ -12,9 +12,19 @@ import pytest
 from hypothesis import settings
 
 from tests.distributed.pool import Pool
+from tests.layouts import lay
 
 settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--layout", choices=["auto", "flat", "loose"], help="of every OptimScheduler not told")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if layout := config.getoption("--layout"):
+        lay(layout)
 
 
 @pytest.fixture(scope="session")

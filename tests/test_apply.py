@@ -40,7 +40,7 @@ def plant(part: nn.Linear, times: float) -> Loose:
 
 
 def run(kernel: Kernel, gradients: Loose, factor: float, divisor: float | Tensor, accepted: Tensor) -> None:
-    dtype = gradients.leaves[0].dtype
+    dtype = gradients.parameters[0].dtype
     left = kernel.divide(gradients, divisor)
     kernel.apply(gradients, torch.tensor(factor, dtype=dtype), left, accepted)
 

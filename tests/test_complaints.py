@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict
-from tests.cases_models import a_model, assert_close, assert_same, mse, optim_of, weights
+from tests.cases_models import a_model, assert_close, assert_same, forgotten, mse, optim_of, weights
 
 BIG = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
 TARGET = torch.randn(24, 2, generator=torch.Generator().manual_seed(1))
@@ -51,7 +51,7 @@ def test_B4_the_last_batches_are_neither_lost_nor_left_for_later() -> None:
     optim = optim_of(model, accum_grad=4)
     once(optim, [4, 4], weighted=False)
     assert optim.member.ledger.applied == 1
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert forgotten(model)
 
 
 @pytest.mark.parametrize("clip", [0.01, None])

@@ -15,6 +15,7 @@ from tests.cases_models import (
     assert_same,
     batches,
     by_hand,
+    forgotten,
     frozen,
     mse,
     optim_of,
@@ -81,7 +82,7 @@ def test_R13_a_failing_backward_drops_the_window_and_training_goes_on_right() ->
     out = rest(Broken.apply(first(DATA[1][0])))  # type: ignore[no-untyped-call]
     with pytest.raises(RuntimeError, match="out of luck"):
         optim.step({"loss": (out - DATA[1][1]).square().mean()})
-    assert all(p.grad is None for p in optim.model.parameters())
+    assert forgotten(optim.model)
     assert_same(weights(optim.model), before)
     reports = train(optim, DATA[2:4])  # as batches 2 and 3, which end the window
     assert [(r.batch, r.batches, r.updated) for r in reports] == [(2, 1, False), (3, 2, True)]
@@ -97,6 +98,6 @@ def test_R12_an_update_between_a_forward_and_its_backward_fails_loudly(fused: bo
     optim.flush()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         optim.step({"loss": loss})
-    assert all(p.grad is None for p in optim.model.parameters())
+    assert forgotten(optim.model)
     train(optim, DATA[2:4])
     assert_close(optim.model, by_hand([DATA[:1], DATA[2:4]]))

@@ -17,6 +17,7 @@ from tests.cases_models import (
     assert_same,
     batches,
     by_hand,
+    forgotten,
     frozen,
     mse,
     optim_of,
@@ -58,7 +59,7 @@ def test_R01_in_an_idle_window_nothing_is_done() -> None:
     for batch in DATA[:4]:
         report = take(optim, batch)
         assert (report.completes, report.updated, report.loss, report.batches) == (False, False, None, 0)
-        assert all(p.grad is None for p in optim.model.parameters())
+        assert forgotten(optim.model)
     assert optim.step({}, step_num=14).real_step == 7, "no loss is asked for"
     assert optim.flush() is None
     assert_same(weights(optim.model), before)

@@ -43,12 +43,25 @@ def ours(optim: OptimScheduler, batches: list[Any], loss_of: Any) -> list[float]
     return norms
 
 
-def assert_equal_weights(model: nn.Module, other: nn.Module) -> None:
+def assert_equal(
+    norms: list[float], model: nn.Module, their_norms: list[float], other: nn.Module, layout: str
+) -> None:
+    """Bit for bit where every tensor is on its own. Side by side, the norm is closer to the exact one."""
+    if layout == "flat":
+        assert norms == pytest.approx(their_norms, rel=1e-4)  # what torch's own norm is off by
+    else:
+        assert norms == their_norms
     for (name, weight), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
-        assert torch.equal(weight, theirs), f"{name} differs by {(weight - theirs).abs().max():g}"
+        if layout == "flat":
+            assert (weight - theirs).norm() <= 1e-5 * theirs.norm(), name
+        else:
+            assert torch.equal(weight, theirs), f"{name} differs by {(weight - theirs).abs().max():g}"
 
 
-def test_R25_char_model_for_50_updates_with_accumulation_3_clipping_and_a_short_last_window() -> None:
+@pytest.mark.parametrize("layout", ["loose", "flat"])
+def test_R25_char_model_for_50_updates_with_accumulation_3_clipping_and_a_short_last_window(
+    layout: str,
+) -> None:
     spec = importlib.util.spec_from_file_location("char_lm_for_test", CHAR_LM)
     assert spec is not None
     assert spec.loader is not None
@@ -66,7 +79,9 @@ def test_R25_char_model_for_50_updates_with_accumulation_3_clipping_and_a_short_
     def loss_of(m: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return m(batch)["loss"]
 
-    optim = Noamlr("Adam", PLAIN, model, accum_grad=3, grad_clip=0.5, warmup_steps=10, use_amp=False)
+    optim = Noamlr(
+        "Adam", PLAIN, model, accum_grad=3, grad_clip=0.5, warmup_steps=10, use_amp=False, layout=layout
+    )
     norms = ours(optim, batches, loss_of)
     theirs = textbook.train(
         twin,
@@ -79,15 +94,17 @@ def test_R25_char_model_for_50_updates_with_accumulation_3_clipping_and_a_short_
     )
     assert len(norms) == 50
     assert sum(norm > 0.5 for norm in norms) > 10, "clipping must have been at work"
-    assert norms == theirs
-    assert_equal_weights(model, twin)
+    assert_equal(norms, model, theirs, twin, layout)
 
 
+@pytest.mark.parametrize("layout", ["loose", "flat"])
 @pytest.mark.parametrize("accum_grad", [1, 3, 5])
 @pytest.mark.parametrize(("optim_type", "optim_conf"), OPTIMIZERS, ids=[name for name, _ in OPTIMIZERS])
 def test_R25_every_plain_optimizer_with_any_window(
-    optim_type: str, optim_conf: dict[str, Any], accum_grad: int
+    optim_type: str, optim_conf: dict[str, Any], accum_grad: int, layout: str
 ) -> None:
+    if optim_type == "Adafactor":
+        layout = "loose"  # the only one it has
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.LayerNorm(7), nn.Linear(7, 3))
     twin = copy.deepcopy(model)
@@ -96,7 +113,9 @@ def test_R25_every_plain_optimizer_with_any_window(
     def loss_of(m: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return (m(batch[0]) - batch[1]).square().mean()
 
-    optim = OptimScheduler(optim_type, optim_conf, model, accum_grad=accum_grad, grad_clip=0.7, use_amp=False)
+    optim = OptimScheduler(
+        optim_type, optim_conf, model, accum_grad=accum_grad, grad_clip=0.7, use_amp=False, layout=layout
+    )
     norms = ours(optim, batches, loss_of)
     optimizer = getattr(torch.optim, optim_type)(twin.parameters(), **optim_conf)
     theirs = textbook.train(
@@ -108,8 +127,7 @@ def test_R25_every_plain_optimizer_with_any_window(
         accum_grad=accum_grad,
         grad_clip=0.7,
     )
-    assert norms == theirs
-    assert_equal_weights(model, twin)
+    assert_equal(norms, model, theirs, twin, layout)
 
 
 @pytest.mark.parametrize("optim_type", ["Adam", "AdamW", "SGD", "Adagrad"])

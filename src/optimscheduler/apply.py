@@ -59,6 +59,8 @@ class Plain:
         if factor.device.type != "cpu" or factor.item() != 1.0:
             torch._foreach_mul_(gradients.blocks(), factor)
         self.optimizer.step()
+        if gradients.moved_elsewhere:
+            increment_version(gradients.moved_elsewhere)  # else a stale graph over them would not fail
 
 
 class Fused:
@@ -84,7 +86,7 @@ class Fused:
         else:
             self._create_momentum()
             self._step(scale, (~accepted).float())
-        increment_version(gradients.leaves)  # fused kernels do not, and a stale graph must fail loudly
+        increment_version(gradients.parameters)  # fused kernels do not, and a stale graph must fail loudly
 
     def _step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         self.optimizer.grad_scale = grad_scale  # type: ignore[attr-defined]  # torch's own protocol

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
 
 __all__ = ["Clip", "total_norm"]
+
+_ROW: Final = 4096  # elements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,15 @@ class Clip:
         return torch.clamp(self.max_norm / (norm + 1e-6), max=1.0)
 
 
-def total_norm(blocks: Sequence[Tensor], norm_type: float) -> Tensor:
+def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = False) -> Tensor:
     """The p-norm of all blocks taken as one vector.
 
     Args:
         blocks: gradients of any shape, dtype and device; 16-bit ones are measured in float32.
         norm_type: p >= 1 or `inf`.
+        in_rows: on a CPU, measure large blocks row by row. That takes half the time, and rounding costs
+            1e-7 instead of 1e-5 at a million elements and 1e-3 at forty, but the last bits are not those of
+            `torch.nn.utils.clip_grad_norm_`.
 
     Returns:
         A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block.
@@ -70,11 +76,26 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float) -> Tensor:
     if not alike:
         return torch.zeros(())
     norms: list[Tensor] = []
-    for (_, dtype), tensors in alike.items():
+    for (device, dtype), tensors in alike.items():
         wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
+        if in_rows and device.type == "cpu":
+            tensors = [part for tensor in tensors for part in _rows(tensor, norm_type, wide)]
         norms += torch._foreach_norm(tensors, norm_type, dtype=wide)
     if len(alike) > 1:
         widest = max((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
         norms = [norm.to(blocks[0].device, widest) for norm in norms]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
     return total
+
+
+def _rows(block: Tensor, norm_type: float, wide: torch.dtype | None) -> list[Tensor]:
+    """The norms of its rows and what is left after the last whole one; a small block as it is."""
+    count = block.numel() // _ROW
+    if count < 2 or not block.is_contiguous():
+        return [block]
+    flat = block.view(-1)
+    rows: Tensor = torch.linalg.vector_norm(
+        flat[: count * _ROW].view(count, _ROW), norm_type, dim=1, dtype=wide
+    )
+    left = flat[count * _ROW :]
+    return [rows, left] if left.numel() else [rows]

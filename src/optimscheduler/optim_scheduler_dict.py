@@ -91,7 +91,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         for optim in self._members.values():
             optim.adopt(first.precision)
         members = {name: optim.member for name, optim in self._members.items()}
-        owners = [member.gradients.leaves for member in members.values()]
+        owners = [member.gradients.parameters for member in members.values()]
         sync = (
             first.sync if len(owners) == 1 else sync_for(first.model, owners, distributed=first.distributed)
         )

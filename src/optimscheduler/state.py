@@ -120,7 +120,7 @@ def _load_parts(
     m.clock.load_state_dict(state["clock"])
     m.ledger.load_state_dict(state["ledger"])
     m.guard.load_state_dict(state["guard"])
-    m.window.load_state_dict(state["window"], m.gradients.leaves[0].device)
+    m.window.load_state_dict(state["window"], m.gradients.parameters[0].device)
     m.gradients.restore(state["window"]["gradients"])
     _rescale(m, precision, state["window"]["scale"])
     if settings and sum(state["ledger"].values()):

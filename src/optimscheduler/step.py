@@ -5,7 +5,8 @@ BatchStep.step(losses)
   2  losses     pick each by name, all before any backward
   3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
   -- for each member whose window is complete, after all backwards --
-  4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it)
+  4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it);
+                before and after, `gradients` sees what has a gradient, and that it lies where it belongs
   5  divide     total weight x loss scale: the mean and the unscaling are one number
   6  norm       of the own gradients as they will be applied, a device scalar
   7  decide     finite? a spike? a device bool
@@ -163,6 +164,7 @@ class BatchStep:
             items = chosen[loss][1]
             for member in members.values():
                 member.window.expect(items)
+                member.gradients.begin(first=not member.window)
             if self.precision.lacks_reference(loss):
                 self.precision.refer(loss, 1.0 if items is None else self.sync.largest(items))
         try:
@@ -195,13 +197,13 @@ class BatchStep:
             if isinstance(items, Tensor) or items > 0:
                 isolation.backward(self.precision.scaled(name, loss, items), retain_graph=retain_graph)
             elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
-                with zeroed([leaf for member in members.values() for leaf in member.gradients.leaves]):
+                with zeroed([p for member in members.values() for p in member.gradients.parameters]):
                     isolation.backward(loss.nan_to_num() * 0.0, retain_graph=retain_graph)
 
     def _isolation(self, names: tuple[str, ...]) -> Isolation:
         """The way to run a backward for these members, chosen when it is first asked for."""
         if names not in self._isolations:
-            owned = [leaf for name in names for leaf in self.members[name].gradients.leaves]
+            owned = [p for name in names for p in self.members[name].gradients.parameters]
             self._isolations[names] = isolation_for(self._parameters, owned)
         return self._isolations[names]
 
@@ -215,9 +217,11 @@ class BatchStep:
             m.drop()
 
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
+        m.gradients.collect()
         real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
+        m.gradients.settle()
         m.say_missing(logger)
         if not m.gradients.blocks():
             return m.report(met.loss, completes=True)
@@ -231,7 +235,7 @@ class BatchStep:
         self.precision.record(m.loss, norm.isfinite())
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(
-                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.leaves
+                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
             )
         m.updates += 1
         m.ledger.record(

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from coverage import Coverage
 
+from tests.layouts import lay, layout
+
 __all__ = ["Pool"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -70,7 +72,7 @@ class Pool:
 
     def _start(self) -> None:
         store = Path(tempfile.mkdtemp()) / "store"
-        how = (str(store) if self._joined else None, self._timeout, bool(Coverage.current()))
+        how = (str(store) if self._joined else None, self._timeout, bool(Coverage.current()), layout())
         for rank in range(self.world):
             ours, theirs = _CONTEXT.Pipe()
             process = _CONTEXT.Process(target=_serve, args=(theirs, rank, self.world, *how), daemon=True)
@@ -80,8 +82,9 @@ class Pool:
 
 
 def _serve(
-    pipe: Connection, rank: int, world: int, store: str | None, timeout: float, measured: bool
+    pipe: Connection, rank: int, world: int, store: str | None, timeout: float, measured: bool, layout: str
 ) -> None:
+    lay(layout)
     measuring = Coverage(data_suffix=True) if measured else None
     if measuring:
         measuring.start()

@@ -16,11 +16,11 @@ def three() -> dict[str, nn.Parameter]:
     return parameters
 
 
-def test_the_leaves_are_the_parameters_in_order() -> None:
+def test_the_parameters_are_in_order() -> None:
     parameters = three()
-    leaves = Loose(parameters).leaves
-    assert len(leaves) == 3
-    assert all(leaf is p for leaf, p in zip(leaves, parameters.values(), strict=True))
+    found = Loose(parameters).parameters
+    assert len(found) == 3
+    assert all(one is p for one, p in zip(found, parameters.values(), strict=True))
 
 
 def test_blocks_are_the_gradients_themselves() -> None:

@@ -103,7 +103,11 @@ def drive(
     return rates
 
 
-CONF: dict[str, Any] = {"optim_type": "Adam", "optim_conf": {"lr": 2e-2, "fused": False}}
+CONF: dict[str, Any] = {
+    "optim_type": "Adam",
+    "optim_conf": {"lr": 2e-2, "fused": False},
+    "layout": "loose",  # which is equal bit for bit
+}
 
 
 @pytest.mark.parametrize(

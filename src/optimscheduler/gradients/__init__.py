@@ -1,22 +1,61 @@
-"""Where the gradients of an OptimScheduler live."""
+"""Where the gradients of an OptimScheduler live.
+
+- `Loose`: as torch leaves them, a tensor for each parameter. The reference, and right for everything.
+- `Flat`: small parameters side by side in buffers, so that an update pays for memory and not per tensor.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from optimscheduler.checks import one_of
+from optimscheduler.errors import ConfigError
+from optimscheduler.gradients.flat import Flat
 from optimscheduler.gradients.loose import Loose
+from optimscheduler.gradients.suited import is_leftover, reason_against
 
-__all__ = ["Gradients", "Loose"]
+__all__ = ["Flat", "Gradients", "Loose", "gradients_for"]
+
+_log = logging.getLogger("optimscheduler")
 
 
 class Gradients(Protocol):
-    """The gradients of the owned parameters, whatever memory they lie in."""
+    """The gradients of the owned parameters, whatever memory they lie in.
 
-    leaves: list[nn.Parameter]
-    """What the optimizer is built over."""
+    In a window: `begin` before each backward, then, once it is complete, `collect`, what the ranks have to
+    say (`present`, `arrived`), `settle`, the update over `blocks`, `clear`.
+    """
+
+    bit_for_bit: bool
+    """Whether an update must equal that of a hand-written loop in every bit."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The model's own, in the optimizer's order."""
+
+    @property
+    def moved_elsewhere(self) -> Sequence[nn.Parameter]:
+        """Those that the optimizer does not write themselves, but memory that they are views of."""
+
+    def begin(self, *, first: bool) -> None:
+        """Before a backward; `first` in its window."""
+
+    def collect(self) -> None:
+        """After the last backward of a window: see what was done to the model, and mend it."""
+
+    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
+        """Which of them have a gradient, after `collect`."""
+
+    def arrived(self) -> None:
+        """The gradients of other ranks were written into these."""
+
+    def settle(self) -> None:
+        """Put every parameter where it belongs, now that is known which have a gradient on any rank."""
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
@@ -32,3 +71,35 @@ class Gradients(Protocol):
 
     def clear(self) -> None:
         """Forget all gradients."""
+
+    def loosen(self) -> None:
+        """Give every parameter memory and optimizer state of its own, until the next update."""
+
+
+def gradients_for(
+    groups: Sequence[Mapping[str, nn.Parameter]], optimizer: Optimizer, model: nn.Module, layout: str
+) -> Gradients:
+    """The layout that a configuration asks for.
+
+    Args:
+        groups: canonical name -> parameter, for each group of the optimizer.
+        optimizer: over these groups.
+        model: that the parameters belong to, with others perhaps.
+        layout: `"auto"` is flat where that is possible.
+
+    Raises:
+        ConfigError: `"flat"` where it is not possible, or an unknown layout.
+    """
+    loose = Loose({name: parameter for group in groups for name, parameter in group.items()})
+    reason = reason_against(optimizer, loose.parameters)
+    if one_of("layout", layout, ["auto", "flat", "loose"]) == "loose" or loose.parameters[0].is_meta:
+        return loose
+    for parameter in loose.parameters:
+        if is_leftover(parameter.grad):
+            parameter.grad = None
+    if reason is None:
+        return Flat(groups, optimizer, model)
+    if layout == "flat":
+        raise ConfigError(f"layout: 'flat' is not possible here: {reason}. Write auto, or leave it out")
+    _log.info("layout: loose, every tensor on its own: %s", reason)
+    return loose

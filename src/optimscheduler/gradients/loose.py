@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,36 +12,74 @@ __all__ = ["Loose"]
 
 
 class Loose:
-    """The reference layout: every parameter and every gradient a tensor of its own."""
+    """The reference layout: every parameter and every gradient a tensor of its own.
+
+    Args:
+        parameters: canonical name -> parameter, in the optimizer's order.
+    """
+
+    bit_for_bit = True
+    moved_elsewhere: Sequence[nn.Parameter] = ()
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._parameters = dict(parameters)
-        self.leaves = list(parameters.values())
+        self._named = dict(parameters)
+        self._own = list(self._named.values())  # those whose `.grad` is a block
+        self._blocks: list[Tensor] | None = None  # from `collect` to `clear`
+        self.parameters = list(self._named.values())
+
+    def __str__(self) -> str:
+        return f"{len(self.parameters)} tensors, each on its own"
+
+    def begin(self, *, first: bool) -> None:
+        """Nothing to do."""
+
+    def collect(self) -> None:
+        """Torch has done it."""
+        self._blocks = None
+
+    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
+        """Which of them have a gradient."""
+        return [parameter.grad is not None for parameter in parameters]
+
+    def arrived(self) -> None:
+        """Nothing to do."""
+
+    def settle(self) -> None:
+        """Everything is where it belongs."""
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are; of a sparse one its values, of a sharded one this rank's part."""
-        return [_values(p) if p.grad.is_sparse else local(p.grad) for p in self.leaves if p.grad is not None]
+        if self._blocks is None:
+            self._blocks = [_block(p, p.grad) for p in self._own if p.grad is not None]
+        return self._blocks
 
     def missing(self) -> list[str]:
         """Canonical names of the trainable parameters that have no gradient."""
-        return [name for name, p in self._parameters.items() if p.requires_grad and p.grad is None]
+        return [name for name, p in self._named.items() if p.requires_grad and p.grad is None]
 
     def by_name(self) -> dict[str, Tensor]:
         """Canonical parameter name -> gradient, for those that have one."""
-        return {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        return {name: p.grad for name, p in self._named.items() if p.grad is not None}
 
     def restore(self, gradients: Mapping[str, Tensor]) -> None:
         """Put saved gradients back; parameters without one get none."""
-        for name, parameter in self._parameters.items():
+        self._blocks = None
+        for name, parameter in self._named.items():
             saved = gradients.get(name)
             parameter.grad = None if saved is None else saved.detach().clone().to(parameter.device)
 
     def clear(self) -> None:
         """Forget all gradients; the memory goes back to the allocator, or to the next backward."""
-        for parameter in self.leaves:
+        self._blocks = None
+        for parameter in self._own:
             parameter.grad = None
 
+    def loosen(self) -> None:
+        """It is."""
 
-def _values(parameter: nn.Parameter) -> Tensor:
-    parameter.grad = parameter.grad.coalesce()  # type: ignore[union-attr]  # the caller has looked
-    return parameter.grad.values()
+
+def _block(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        parameter.grad = gradient = gradient.coalesce()
+        return gradient.values()
+    return local(gradient)

@@ -67,7 +67,7 @@ class GradientSync(Protocol):
     def share_buffers(self) -> None:
         """Give everybody the buffers of rank 0."""
 
-    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
         """Check that all ranks have the same numbers and weights.
 
         Raises:
@@ -95,7 +95,7 @@ class SingleProcess:
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
         """See `total_norm`."""
-        return total_norm(gradients.blocks(), norm_type)
+        return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 
     def largest(self, weight: Scalar) -> float:
         """The number itself."""
@@ -107,5 +107,5 @@ class SingleProcess:
     def share_buffers(self) -> None:
         """Nothing to do."""
 
-    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
         """Nothing to compare with."""

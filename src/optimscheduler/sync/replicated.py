@@ -48,7 +48,7 @@ class Together:
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
         """See `total_norm`; the gradients are the same everywhere."""
-        return total_norm(gradients.blocks(), norm_type)
+        return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 
     def largest(self, weight: Scalar) -> float:
         """One small collective."""
@@ -62,14 +62,21 @@ class Together:
         if self._shares_buffers:
             self._ranks.share(list(saved_buffers(self._model)))
 
-    def compare(self, facts: Mapping[str, float], leaves: Sequence[nn.Parameter]) -> None:
+    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
         """The numbers, and sums over the weights that are not sharded."""
-        whole = [p.detach() for p in leaves if not is_sharded(p)]
+        whole = [p.detach() for p in parameters if not is_sharded(p)]
         sums = {
             "sum of the weights": math.fsum(float(p.double().sum()) for p in whole),
             "sum of the squared weights": math.fsum(float(p.double().square().sum()) for p in whole),
         }
         self._ranks.compare({**facts, **sums}, self._device)
+
+    def _average(self, gradients: Gradients, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the gradients of these parameters by their means over the ranks."""
+        learning = [p for p in parameters if p.requires_grad]
+        if learning:
+            self._ranks.average(learning, gradients.present(learning))
+            gradients.arrived()
 
     def _meet(self, window: Window) -> Met:
         """Mean weight over the ranks, mean loss, and whose loss was not finite."""
@@ -137,9 +144,11 @@ class ReducedByDdp(Together):
                 "a training forward ran outside forward(): gradients travel between the ranks in every "
                 "batch instead of once per window. Write: with optim.forward(): losses = model(batch)"
             )
-        left = [p for p in gradients.leaves if not (self._reduces and id(p) in self._known)]
-        self._ranks.average(left)
+        self._average(gradients, [p for p in gradients.parameters if not self._has_averaged(p)])
         return self._meet(window)
+
+    def _has_averaged(self, parameter: nn.Parameter) -> bool:
+        return self._reduces and id(parameter) in self._known
 
     def _note(self, ddp: nn.Module, _inputs: Any) -> None:  # Any: whatever the model takes
         """Before each forward with gradients: will its backward reduce, and was it announced?"""
@@ -176,7 +185,7 @@ class ReducedByHand(Together):
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """One reduction for all gradients, and a small one."""
-        self._ranks.average(gradients.leaves)
+        self._average(gradients, gradients.parameters)
         return self._meet(window)
 
 

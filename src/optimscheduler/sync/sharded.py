@@ -77,12 +77,12 @@ class ShardedByFsdp(Together):
                 "one did not, so its gradients were not reduced. Write: with optim.forward(): "
                 "losses = model(batch)"
             )
-        self._ranks.average([p for p in gradients.leaves if not is_sharded(p)])
+        self._average(gradients, [p for p in gradients.parameters if not is_sharded(p)])
         return self._meet(window)
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
         """Each rank measures its shards; what several ranks hold counts once."""
-        there = [p.grad for p in gradients.leaves if p.grad is not None]
+        there = [p.grad for p in gradients.parameters if p.grad is not None]
         mine = [_share(gradient, norm_type, self._ranks.count) for gradient in there]
         whole = self._ranks.gather(_norm_of(mine, norm_type, self._device)[None])
         double = any(gradient.dtype is torch.float64 for gradient in there)

@@ -1,0 +1,251 @@
+"""Small parameters side by side in buffers, so that an update costs memory traffic and nothing per tensor.
+
+The first window runs as torch leaves it. At its end it is known which parameters receive gradients; the
+small ones among them move together, and from then on the optimizer steps over `[buffer, large, large, ...]`.
+
+What users do to a model between two steps is noticed at the next one. A gradient put elsewhere is brought in;
+a parameter without gradient leaves its buffer, because torch would pass over it; anything else takes the
+layout back, once, keeping all state. See `Buffer`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimscheduler.gradients.buffer import Buffer
+from optimscheduler.gradients.loose import Loose
+from optimscheduler.gradients.suited import SCALARS, suited
+
+__all__ = ["LARGEST", "Flat"]
+
+LARGEST: Final = 65536
+"""Elements of the largest tensor that goes into a buffer: beyond it, zeroing a gradient and adding to it
+costs more than a tensor of its own. Measured; see docs/performance.md."""
+
+_log = logging.getLogger("optimscheduler")
+
+State = dict[str, Any]  # Any: what an optimizer keeps about one parameter
+
+
+class Flat(Loose):
+    """The fast layout, for element-wise optimizers.
+
+    Args:
+        groups: canonical name -> parameter, for each group of the optimizer.
+        optimizer: over these groups; its groups and state are rearranged.
+        model: that the parameters belong to, with others perhaps.
+    """
+
+    bit_for_bit = False
+
+    def __init__(
+        self, groups: Sequence[Mapping[str, nn.Parameter]], optimizer: Optimizer, model: nn.Module
+    ) -> None:
+        super().__init__({name: p for group in groups for name, p in group.items()})
+        self._optimizer = optimizer
+        self._model = model
+        self._groups = [list(group.values()) for group in groups]
+        self._group_of = {id(p): i for i, group in enumerate(self._groups) for p in group}
+        self._scalars = SCALARS[type(optimizer)]
+        self._buffers: list[Buffer] = []
+        self._absent: list[list[int]] = []  # for each buffer, from `collect` to `settle`
+        self._small = {id(p): p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
+        self._waiting = list(self._small.values())  # to be looked at in the next `settle`
+        self.moved_elsewhere: list[nn.Parameter] = []
+        optimizer.register_state_dict_post_hook(self._state_dict)
+        optimizer.register_load_state_dict_pre_hook(lambda *_: self.loosen())
+
+    def __str__(self) -> str:
+        if not self._buffers:
+            return f"{len(self._small)} small tensors to lie side by side, {len(self.parameters)} in all"
+        flat, buffers = len(self.moved_elsewhere), len(self._buffers)
+        return f"{flat} small tensors in {buffers} buffer{'s'[: buffers > 1]}, {len(self._own)} on their own"
+
+    # ---- around an update ----
+
+    def begin(self, *, first: bool) -> None:
+        """What was done to the gradients since the last backward is not a backward's doing."""
+        for buffer in self._buffers:
+            buffer.begin(first=first)
+
+    def collect(self) -> None:
+        """After the last backward of a window: see what was done to the model, and mend it."""
+        super().collect()
+        if not all(buffer.whole() for buffer in self._buffers):
+            self._give_up(
+                "a parameter or its gradient was moved to other memory: .to(), .half(), p.data = ..."
+            )
+        self._absent = [buffer.collect() for buffer in self._buffers]
+
+    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
+        """Which of them have a gradient, after `collect`."""
+        absent = self._absentees()
+        return [p.grad is not None and id(p) not in absent for p in parameters]
+
+    def arrived(self) -> None:
+        """The gradients of other ranks were written into these."""
+        for buffer in self._buffers:
+            buffer.touched()
+        self._absent = [buffer.absent() for buffer in self._buffers]
+
+    def settle(self) -> None:
+        """Put every parameter where it belongs, now that is known which have a gradient on any rank."""
+        if any(self._absent):
+            self._dismiss()
+        if self._waiting and (ready := [p for p in self._waiting if p.requires_grad]):
+            self._waiting = [p for p in self._waiting if not p.requires_grad]
+            self._admit(ready)
+
+    def blocks(self) -> list[Tensor]:
+        """The buffers' gradients, and those on their own that there are."""
+        if self._blocks is None:
+            self._blocks = [buffer.gradient for buffer in self._buffers] + super().blocks()
+        return self._blocks
+
+    def clear(self) -> None:
+        """Forget all gradients: zeros in the buffers, none elsewhere."""
+        super().clear()
+        for buffer in self._buffers:
+            buffer.clear()
+
+    # ---- gradients by name ----
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Canonical parameter name -> gradient, for those that have one."""
+        absent = self._absentees()
+        return {name: g for name, g in super().by_name().items() if id(self._named[name]) not in absent}
+
+    def _absentees(self) -> set[int]:
+        return {id(buffer.parameters[i]) for buffer in self._buffers for i in buffer.absent()}
+
+    def restore(self, gradients: Mapping[str, Tensor]) -> None:
+        """Put saved gradients back; parameters without one get none."""
+        self.loosen()
+        super().restore(gradients)
+
+    # ---- who lies where ----
+
+    def loosen(self) -> None:
+        """Give every parameter memory and optimizer state of its own, until the next update."""
+        for buffer in self._buffers:
+            self._unpack(buffer)
+        self._buffers, self._absent = [], []
+        self._waiting = list(self._small.values())
+        self._write_groups()
+
+    def _give_up(self, reason: str) -> None:
+        self.loosen()
+        self._small, self._waiting = {}, []
+        _log.warning("layout: loose from here on, every tensor on its own: %s", reason)
+
+    def _dismiss(self) -> None:
+        """Parameters without a gradient leave their buffer: for good, or until they are unfrozen."""
+        for buffer, absent in zip(list(self._buffers), self._absent, strict=True):
+            if absent:
+                gone = [buffer.parameters[i] for i in absent]
+                self._forget(p for p in gone if p.requires_grad)
+                self._waiting += [p for p in buffer.parameters if id(p) in self._small]
+                self._unpack(buffer)
+                self._buffers.remove(buffer)
+        self._absent = []
+        self._write_groups()
+
+    def _admit(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Those that suit come together, with others of their group whose optimizer state is alike."""
+        alike: dict[tuple[object, ...], list[nn.Parameter]] = defaultdict(list)
+        for parameter in suited(parameters, self._model):
+            key = (self._group_of[id(parameter)], parameter.device, parameter.dtype)
+            alike[*key, *self._situation(parameter)].append(parameter)
+        self._forget(p for p in parameters if p.grad is None)
+        together = [same for same in alike.values() if len(same) > 1]
+        if together:
+            self._buffers += [self._pack(same) for same in together]
+            self._write_groups()
+            _log.debug("layout: %s", self)
+
+    def _forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        """These had no gradient once, and may again."""
+        for parameter in parameters:
+            self._small.pop(id(parameter), None)
+
+    def _write_groups(self) -> None:
+        """Tell the optimizer what to step over."""
+        self._blocks = None
+        self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
+        inside = {id(p) for p in self.moved_elsewhere}
+        self._own = [p for p in self.parameters if id(p) not in inside]
+        for i, own in enumerate(self._groups):
+            leaves = [b.leaf for b in self._buffers if self._group_of[id(b.parameters[0])] == i]
+            self._optimizer.param_groups[i]["params"] = leaves + [p for p in own if id(p) not in inside]
+
+    # ---- the optimizer's state ----
+
+    def _state_dict(self, *_: object) -> State:
+        """What `optimizer.state_dict()` would give were it over `parameters`; tensors may be views."""
+        states = {id(p): dict(self._optimizer.state[p]) for p in self._own if p in self._optimizer.state}
+        for buffer in self._buffers:
+            states |= {
+                id(p): own for p, own in zip(buffer.parameters, self._split(buffer), strict=True) if own
+            }
+        index = {id(p): i for i, p in enumerate(self.parameters)}
+        groups = [
+            {**group, "params": [index[id(p)] for p in own]}
+            for group, own in zip(self._optimizer.param_groups, self._groups, strict=True)
+        ]
+        state = {i: states[id(p)] for i, p in enumerate(self.parameters) if id(p) in states}
+        return {"state": state, "param_groups": groups}
+
+    def _situation(self, parameter: nn.Parameter) -> Iterable[object]:
+        """What must be the same for all parameters of a buffer."""
+        for key, value in sorted(self._optimizer.state.get(parameter, {}).items()):
+            if self._is_shared(key, value):
+                yield key, value.item() if isinstance(value, Tensor) else value
+            else:
+                yield key, value.dtype
+
+    def _is_shared(self, key: str, value: object) -> bool:
+        """Whether an entry of the optimizer's state is kept once for a tensor, not for each element."""
+        return key in self._scalars or not isinstance(value, Tensor)
+
+    @torch.no_grad()
+    def _pack(self, parameters: Sequence[nn.Parameter]) -> Buffer:
+        states = [self._optimizer.state.pop(p, {}) for p in parameters]
+        buffer = Buffer(parameters)
+        together: State = {}
+        for key, first in states[0].items():
+            if self._is_shared(key, first):
+                together[key] = first.clone() if isinstance(first, Tensor) else first
+            else:
+                together[key] = torch.zeros_like(buffer.leaf, dtype=first.dtype, device=first.device)
+                torch._foreach_copy_(buffer.beside(together[key]), [state[key] for state in states])
+        if together:
+            self._optimizer.state[buffer.leaf] = together
+        return buffer
+
+    def _unpack(self, buffer: Buffer) -> None:
+        states = self._split(buffer)
+        self._optimizer.state.pop(buffer.leaf, None)
+        buffer.release()
+        for parameter, state in zip(buffer.parameters, states, strict=True):
+            if state:
+                self._optimizer.state[parameter] = {
+                    key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()
+                }
+
+    def _split(self, buffer: Buffer) -> list[State]:
+        """The optimizer's state about each parameter of a buffer, as views."""
+        together: State = self._optimizer.state.get(buffer.leaf, {})
+        states: list[State] = [{} for _ in buffer.parameters]
+        for key, value in together.items():
+            shared = self._is_shared(key, value)
+            pieces = [value] * len(states) if shared else buffer.beside(value)
+            for state, piece in zip(states, pieces, strict=True):
+                state[key] = piece
+        return states

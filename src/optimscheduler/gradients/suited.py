@@ -1,0 +1,125 @@
+"""Which optimizers and which parameters may be laid side by side in one tensor."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
+
+from optimscheduler.shards import is_sharded
+
+__all__ = ["BUFFERS", "SCALARS", "is_leftover", "reason_against", "suited"]
+
+SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
+    Adadelta: frozenset({"step"}),
+    Adagrad: frozenset({"step"}),
+    Adam: frozenset({"step"}),
+    Adamax: frozenset({"step"}),
+    AdamW: frozenset({"step"}),
+    ASGD: frozenset({"step", "eta", "mu"}),
+    NAdam: frozenset({"step", "mu_product"}),
+    RAdam: frozenset({"step"}),
+    RMSprop: frozenset({"step"}),
+    Rprop: frozenset({"step"}),
+    SGD: frozenset(),
+}
+"""The optimizers of torch that treat each element for itself, with what they keep once per tensor."""
+
+BUFFERS: Final[weakref.WeakSet[torch.UntypedStorage]] = weakref.WeakSet()
+"""Memory that parameters and gradients were moved into; they may be moved out of it again."""
+
+_DEVICES: Final = ("cpu", "cuda")
+
+
+def reason_against(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> str | None:
+    """Why nothing can be laid side by side; None if it can."""
+    name = type(optimizer).__name__
+    if type(optimizer) not in SCALARS:
+        return f"{name} is not known to treat each element for itself"
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        return f"{name} is differentiable"
+    if any(map(is_sharded, parameters)):
+        return "the parameters are sharded"
+    return None
+
+
+def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Parameter]:
+    """Those that may move: dense and real, with a dense gradient, in memory that is theirs alone.
+
+    Args:
+        parameters: to choose from.
+        model: everything that may lie in the same memory.
+    """
+    addresses: Counter[int] = Counter()
+    storages: Counter[int] = Counter()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.layout is torch.strided and not is_sharded(tensor):
+            addresses[tensor.data_ptr()] += 1
+            storages[tensor.untyped_storage().data_ptr()] += 1
+    return [
+        p
+        for p in parameters
+        if _is_plain(p)
+        and addresses[p.data_ptr()] <= 1
+        and (p.untyped_storage() in BUFFERS or (storages[p.data_ptr()] <= 1 and _fills_its_memory(p)))
+    ]
+
+
+def is_leftover(gradient: Tensor | None) -> bool:
+    """Whether it is the zeros that an earlier owner of the parameter keeps where others have no gradient."""
+    return (
+        gradient is not None
+        and gradient.layout is torch.strided
+        and not is_sharded(gradient)
+        and gradient.untyped_storage() in BUFFERS
+        and not gradient.any()
+    )
+
+
+def _is_plain(parameter: nn.Parameter) -> bool:
+    gradient = parameter.grad
+    return (
+        type(parameter) is nn.Parameter
+        and parameter.layout is torch.strided
+        and parameter.device.type in _DEVICES
+        and parameter.is_floating_point()
+        and not (parameter.device.type == "cpu" and parameter.is_shared())  # type: ignore[no-untyped-call]  # torch's
+        and parameter.numel() > 0
+        and _is_dense(parameter)
+        and gradient is not None
+        and type(gradient) is Tensor
+        and gradient.layout is torch.strided
+    )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its elements lie side by side, each once, in whatever order."""
+    span = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != span:
+                return False
+            span *= size
+    return True
+
+
+def _fills_its_memory(parameter: nn.Parameter) -> bool:
+    return parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
