@@ -49,13 +49,12 @@ def assert_equal(
     """Bit for bit where every tensor is on its own. Side by side, the norm is closer to the exact one."""
     if layout == "flat":
         assert norms == pytest.approx(their_norms, rel=1e-4)  # what torch's own norm is off by
-    else:
-        assert norms == their_norms
+        mine, theirs = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (model, other))
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm()
+        return
+    assert norms == their_norms
     for (name, weight), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
-        if layout == "flat":
-            assert (weight - theirs).norm() <= 1e-5 * theirs.norm(), name
-        else:
-            assert torch.equal(weight, theirs), f"{name} differs by {(weight - theirs).abs().max():g}"
+        assert torch.equal(weight, theirs), f"{name} differs by {(weight - theirs).abs().max():g}"
 
 
 @pytest.mark.parametrize("layout", ["loose", "flat"])
