@@ -73,10 +73,13 @@ def test_R19_a_norm_within_the_limit_is_left_as_it_is() -> None:
 
 
 def test_R19_null_measures_without_clipping() -> None:
-    norm = torch.tensor(1e9, dtype=torch.float64)
-    factor = Clip(max_norm=None).factor(norm)
-    assert factor.item() == 1.0
-    assert factor.dtype is torch.float64
+    assert Clip(max_norm=None).factor(torch.tensor(1e9)) == Clip(max_norm=None).factor(1e9) == 1.0
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 1.5, 1e38])
+def test_R19_a_number_is_clipped_as_a_tensor_is(norm: float) -> None:
+    clip = Clip(max_norm=1.0)
+    assert clip.factor(norm) == pytest.approx(float(clip.factor(torch.tensor(norm))), rel=1e-6, abs=1e-45)
 
 
 @pytest.mark.parametrize("written", ["inf", math.inf])

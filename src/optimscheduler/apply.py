@@ -10,17 +10,20 @@ Two kernels with the same contract:
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
 from torch.autograd.graph import increment_version
 from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from optimscheduler.gradients import Gradients
-from optimscheduler.window import Scalar
+from optimscheduler.scalars import Flag, Scalar, is_not, seen
 
-__all__ = ["Fused", "Kernel", "Plain", "kernel_for"]
+__all__ = ["Fused", "Kernel", "Plain", "kernel_for", "take_step"]
 
 
 class Kernel(Protocol):
@@ -29,8 +32,8 @@ class Kernel(Protocol):
     def divide(self, gradients: Gradients, divisor: Scalar) -> Scalar:
         """Divide the gradients now, or leave it for `apply`; returns what is left to divide by."""
 
-    def apply(self, gradients: Gradients, factor: Tensor, divisor: Scalar, accepted: Tensor) -> None:
-        """Update the weights by gradient x factor / divisor if `accepted`, a 0-d bool tensor."""
+    def apply(self, gradients: Gradients, factor: Scalar, divisor: Scalar, accepted: Flag) -> None:
+        """Update the weights by gradient x factor / divisor, if `accepted`."""
 
 
 def kernel_for(optimizer: Optimizer) -> Kernel:
@@ -52,13 +55,14 @@ class Plain:
             torch._foreach_mul_(gradients.blocks(), 1.0 / divisor)
         return 1.0
 
-    def apply(self, gradients: Gradients, factor: Tensor, divisor: Scalar, accepted: Tensor) -> None:  # noqa: ARG002  # the protocol's
+    def apply(self, gradients: Gradients, factor: Scalar, divisor: Scalar, accepted: Flag) -> None:  # noqa: ARG002  # the protocol's
         """Clip in place, then let the optimizer step."""
         if not accepted:
             return
-        if factor.device.type != "cpu" or factor.item() != 1.0:
+        factor = seen(factor)
+        if isinstance(factor, Tensor) or factor != 1.0:
             torch._foreach_mul_(gradients.blocks(), factor)
-        self.optimizer.step()
+        take_step(self.optimizer)
         if gradients.moved_elsewhere:
             increment_version(gradients.moved_elsewhere)  # else a stale graph over them would not fail
 
@@ -73,26 +77,30 @@ class Fused:
         """The kernel will."""
         return divisor
 
-    def apply(self, gradients: Gradients, factor: Tensor, divisor: Scalar, accepted: Tensor) -> None:
+    def apply(self, gradients: Gradients, factor: Scalar, divisor: Scalar, accepted: Flag) -> None:
         """One call of the fused kernel, which divides by `grad_scale` and obeys `found_inf`."""
-        scale = (divisor / factor).float()
-        if factor.dtype is torch.float64:  # the kernel's scale is a float32: too coarse for these
-            torch._foreach_mul_(gradients.blocks(), factor / divisor)
-            scale = torch.ones_like(scale)
-        if factor.device.type == "cpu":  # looking costs nothing here
-            if not accepted:
-                return
-            self._step(None if scale.item() == 1.0 else scale, None)
+        blocks = gradients.blocks()
+        near = blocks[0].device.type == "cpu"  # looking costs nothing there
+        if near and not accepted:
+            return
+        scale = divisor / factor if isinstance(factor, Tensor) or factor else math.inf
+        if any(block.dtype is torch.float64 for block in blocks):  # the kernel's is too coarse for these
+            torch._foreach_mul_(blocks, factor / divisor)
+            scale = 1.0
+        if near:
+            self._step(None if seen(scale) == 1.0 else torch.as_tensor(scale, dtype=torch.float32), None)
         else:
             self._create_momentum()
-            self._step(scale, (~accepted).float())
+            device = blocks[0].device
+            found_inf = torch.as_tensor(is_not(accepted), device=device).float()
+            self._step(torch.as_tensor(scale, dtype=torch.float32, device=device), found_inf)
         increment_version(gradients.parameters)  # fused kernels do not, and a stale graph must fail loudly
 
     def _step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         self.optimizer.grad_scale = grad_scale  # type: ignore[attr-defined]  # torch's own protocol
         self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         try:
-            self.optimizer.step()
+            take_step(self.optimizer)
         finally:
             del self.optimizer.grad_scale  # type: ignore[attr-defined]
             del self.optimizer.found_inf  # type: ignore[attr-defined]
@@ -105,3 +113,25 @@ class Fused:
             for p in group["params"] if group["momentum"] else ():
                 if p.grad is not None and self.optimizer.state[p].get("momentum_buffer") is None:
                     self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
+
+def take_step(optimizer: Optimizer) -> None:
+    """`optimizer.step()`, less what torch wraps around it for hooks and profilers where there are none.
+
+    That is an eighth of the whole step of a tiny model.
+    """
+    step = type(optimizer).step
+    inner = getattr(step, "__wrapped__", None)
+    watched = (
+        not getattr(step, "hooked", False)  # torch's mark of its wrapper
+        or "step" in vars(optimizer)  # a learning-rate scheduler has replaced it
+        or profiler._is_profiler_enabled
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
+    if inner is None or watched:
+        optimizer.step()
+    else:
+        inner(optimizer)

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
+from optimscheduler.scalars import Scalar
 
 __all__ = ["Clip", "total_norm"]
 
-_ROW: Final = 4096  # elements
+_ROW: Final = 16384  # elements
+_NARROW: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +52,12 @@ class Clip:
         except ConfigError as error:
             raise ConfigError(f"{error} ('inf' is allowed too)") from None
 
-    def factor(self, norm: Tensor) -> Tensor:
-        """What the gradient is multiplied by, a 0-d tensor like `norm`, at most 1."""
+    def factor(self, norm: Scalar) -> Scalar:
+        """What the gradient is multiplied by, at most 1; a 0-d tensor where `norm` is one."""
         if self.max_norm is None:
-            return torch.ones_like(norm)
+            return 1.0
+        if not isinstance(norm, Tensor):
+            return min(1.0, self.max_norm / (norm + 1e-6))
         return torch.clamp(self.max_norm / (norm + 1e-6), max=1.0)
 
 
@@ -70,6 +74,8 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = Fa
     Returns:
         A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block.
     """
+    if len(blocks) == 1 and in_rows and blocks[0].numel() < 2 * _ROW:
+        return _norm(blocks[0], norm_type, _width(blocks[0].dtype))
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for block in blocks:
         alike[block.device, block.dtype].append(block)
@@ -77,25 +83,34 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = Fa
         return torch.zeros(())
     norms: list[Tensor] = []
     for (device, dtype), tensors in alike.items():
-        wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else None
         if in_rows and device.type == "cpu":
-            tensors = [part for tensor in tensors for part in _rows(tensor, norm_type, wide)]
-        norms += torch._foreach_norm(tensors, norm_type, dtype=wide)
+            tensors = [part for tensor in tensors for part in _rows(tensor, norm_type)]
+        norms += torch._foreach_norm(tensors, norm_type, dtype=_width(dtype))
     if len(alike) > 1:
         widest = max((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
         norms = [norm.to(blocks[0].device, widest) for norm in norms]
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
-    return total
+    return _norm(torch.stack(norms), norm_type)
 
 
-def _rows(block: Tensor, norm_type: float, wide: torch.dtype | None) -> list[Tensor]:
+def _rows(block: Tensor, norm_type: float) -> list[Tensor]:
     """The norms of its rows and what is left after the last whole one; a small block as it is."""
     count = block.numel() // _ROW
     if count < 2 or not block.is_contiguous():
         return [block]
     flat = block.view(-1)
-    rows: Tensor = torch.linalg.vector_norm(
-        flat[: count * _ROW].view(count, _ROW), norm_type, dim=1, dtype=wide
-    )
+    whole = flat[: count * _ROW].view(count, _ROW)
+    rows = _norm(whole, norm_type, _width(block.dtype), dim=1)
     left = flat[count * _ROW :]
     return [rows, left] if left.numel() else [rows]
+
+
+def _width(dtype: torch.dtype) -> torch.dtype | None:
+    """The precision to measure in, where it is not that of the gradient."""
+    return torch.float32 if dtype in _NARROW else None
+
+
+def _norm(
+    tensor: Tensor, norm_type: float, dtype: torch.dtype | None = None, dim: int | None = None
+) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, norm_type, dim, dtype=dtype)
+    return norm

@@ -11,6 +11,7 @@ from torch import Tensor
 from optimscheduler.checks import number, whole
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import construct
+from optimscheduler.scalars import Flag, Scalar, is_finite
 
 __all__ = ["FiniteGuard", "Guard", "SpikeGuard", "guard_for"]
 
@@ -18,8 +19,8 @@ __all__ = ["FiniteGuard", "Guard", "SpikeGuard", "guard_for"]
 class Guard(Protocol):
     """Decides about one gradient after the other."""
 
-    def accepts(self, norm: Tensor) -> Tensor:
-        """A 0-d bool tensor beside `norm`, the 0-d norm of the gradient as it would be applied."""
+    def accepts(self, norm: Scalar) -> Flag:
+        """Whether to apply the gradient that has this norm, as it would be applied; beside the norm."""
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers."""
@@ -34,9 +35,9 @@ class FiniteGuard:
     def __repr__(self) -> str:
         return "None"  # how it is written in a configuration
 
-    def accepts(self, norm: Tensor) -> Tensor:
+    def accepts(self, norm: Scalar) -> Flag:
         """Whether the norm is finite."""
-        return torch.isfinite(norm)
+        return is_finite(norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
@@ -74,8 +75,10 @@ class SpikeGuard:
     def __repr__(self) -> str:
         return f"{{'z': {self.z}, 'window': {self.window}, 'warm_up': {self.warm_up}}}"
 
-    def accepts(self, norm: Tensor) -> Tensor:
+    def accepts(self, norm: Scalar) -> Flag:
         """Whether the norm is finite and no spike."""
+        if not isinstance(norm, Tensor):
+            return bool(self.accepts(torch.tensor(norm)))
         self._norms = norms = self._norms.to(norm)
         median = norms.nanmedian()
         deviation = 1.4826 * (norms - median).abs().nanmedian()

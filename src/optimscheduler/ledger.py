@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from optimscheduler.checks import whole
 from optimscheduler.errors import NonFiniteError
 from optimscheduler.gradients import Gradients
+from optimscheduler.scalars import Flag, Scalar
 from optimscheduler.shards import local
 from optimscheduler.window import Window
 
@@ -82,7 +84,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    accepted: Tensor
+    accepted: Flag
     text: str  # what to say if it was not
 
 
@@ -115,8 +117,8 @@ class Ledger:
         self,
         window: Window,
         real_step: int,
-        norm: Tensor,
-        accepted: Tensor,
+        norm: Scalar,
+        accepted: Flag,
         gradients: Gradients,
         *,
         scale: float | Tensor,
@@ -129,8 +131,8 @@ class Ledger:
         Args:
             window: closed.
             real_step: its number.
-            norm: of its gradient, 0-d.
-            accepted: 0-d bool.
+            norm: of its gradient.
+            accepted: whether it was applied.
             gradients: as they would have been applied.
             scale: of the loss, for the error.
             lr: the learning rate, for the error.
@@ -141,12 +143,15 @@ class Ledger:
             NonFiniteError: more than `max_skips` were refused in a row.
         """
         self._logger = logger
-        at_once = accepted.device.type == "cpu" or self.forensics
+        late = isinstance(accepted, Tensor) and accepted.device.type != "cpu" and not self.forensics
+        if not late and accepted and not self._unread:
+            self._count_applied()
+            return
         text = f"real step {real_step} (batches {_listed(window.batches)}) of loss {self._loss!r} skipped"
-        if at_once and not accepted:
-            text += f": gradient norm {norm.item():g}; {_blame(window, norm, gradients, blamed)}"
+        if not (late or accepted):
+            text += f": gradient norm {float(norm):g}; {_blame(window, float(norm), gradients, blamed)}"
         self._unread.append(_Entry(accepted=accepted, text=text))
-        if at_once or len(self._unread) >= _READ_EVERY:
+        if not late or len(self._unread) >= _READ_EVERY:
             self.read(f"learning rate {lr:g}, loss scale {float(scale):g}")
 
     def read(self, situation: str = "") -> dict[str, int]:
@@ -160,7 +165,7 @@ class Ledger:
         """
         entries, self._unread = self._unread, []
         if entries:
-            outcomes = torch.stack([entry.accepted for entry in entries]).tolist()
+            outcomes = torch.stack([torch.as_tensor(entry.accepted) for entry in entries]).tolist()
             for entry, accepted in zip(entries, outcomes, strict=True):
                 self._count(entry, accepted, situation)
         return dict(self._counts)
@@ -168,8 +173,7 @@ class Ledger:
     def _count(self, entry: _Entry, accepted: bool, situation: str) -> None:
         counts = self._counts
         if accepted:
-            counts["applied"] += 1
-            counts["skips_in_row"] = 0
+            self._count_applied()
             return
         counts["skipped"] += 1
         counts["skips_in_row"] += 1
@@ -181,6 +185,10 @@ class Ledger:
                 "use_amp: bf16 instead of fp16, and look at the batches named above"
             )
 
+    def _count_applied(self) -> None:
+        self._counts["applied"] += 1
+        self._counts["skips_in_row"] = 0
+
     def state_dict(self) -> dict[str, int]:
         """The counters."""
         return self.read()
@@ -191,7 +199,7 @@ class Ledger:
         self._unread = []
 
 
-def _blame(window: Window, norm: Tensor, gradients: Gradients, blamed: Tensor | None) -> str:
+def _blame(window: Window, norm: float, gradients: Gradients, blamed: Tensor | None) -> str:
     """Where the refused gradient comes from."""
     named = {name: local(gradient) for name, gradient in gradients.by_name().items()}
     bad_losses = [batch for batch, loss in window.counting if not loss.isfinite()]
@@ -199,7 +207,7 @@ def _blame(window: Window, norm: Tensor, gradients: Gradients, blamed: Tensor | 
     if blamed is not None:
         ranks = blamed.nonzero().flatten().tolist()
         told += f"on rank {_listed(ranks)}; " if ranks else "rank unknown, already averaged; "
-    if norm.isfinite():
+    if math.isfinite(norm):
         largest = sorted(named, key=lambda name: -float(named[name].norm()))[:_NAMED]
         return f"{told}a spike, the largest gradients are those of {', '.join(largest)}"
     bad = [name for name, gradient in named.items() if not _is_finite(gradient)]

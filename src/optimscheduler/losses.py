@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
-from optimscheduler.window import Scalar
+from optimscheduler.scalars import Scalar
 
 __all__ = ["pick_loss", "pick_weight"]
 
@@ -42,7 +42,7 @@ def pick_loss(losses: Mapping[str, Tensor], name: str) -> Tensor:
             f"loss {name!r} needs no gradient: was it detached, computed under no_grad(), "
             "or is every parameter behind it frozen?"
         )
-    return loss.reshape(())
+    return loss if loss.ndim == 0 else loss.reshape(())
 
 
 def pick_weight(weight: Scalar | Mapping[str, Scalar] | None, name: str) -> Scalar | None:

@@ -17,6 +17,7 @@ from optimscheduler.gradients import Gradients
 from optimscheduler.guard import Guard
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.parameters import OwnedParameters
+from optimscheduler.scalars import Flag, Scalar
 from optimscheduler.values import Values
 from optimscheduler.window import Window
 
@@ -71,9 +72,9 @@ class Member:
         loss: Tensor | None = None,
         *,
         completes: bool = False,
-        updated: bool | Tensor = False,
-        skipped: bool | Tensor = False,
-        grad_norm: Tensor | None = None,
+        updated: Flag = False,
+        skipped: Flag = False,
+        grad_norm: Scalar | None = None,
     ) -> StepReport:
         """What its last batch came to; without a `loss`, that of the open window."""
         return StepReport(

@@ -26,6 +26,7 @@ from optimscheduler.member import Member
 from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
 from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
+from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule
 from optimscheduler.state import (
     check_fits,
@@ -41,7 +42,6 @@ from optimscheduler.state import (
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
 from optimscheduler.values import Values
-from optimscheduler.window import Scalar
 
 __all__ = ["NAME", "OnMismatch", "OptimScheduler"]
 

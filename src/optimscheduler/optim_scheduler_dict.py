@@ -13,9 +13,9 @@ from optimscheduler.checks import one_of
 from optimscheduler.errors import CheckpointError, ConfigError, ParameterError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch, OptimScheduler
+from optimscheduler.scalars import Scalar
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import sync_for
-from optimscheduler.window import Scalar
 
 __all__ = ["OptimSchedulerDict"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError, nearest
-from optimscheduler.window import Scalar
+from optimscheduler.scalars import Flag, Scalar, is_not
 
 __all__ = ["Autocast", "FullPrecision", "LossScale", "LossScaled", "Precision", "precision_for"]
 
@@ -41,7 +41,7 @@ class Precision(Protocol):
     def refer(self, name: str, weight: float) -> None:
         """Take the weights of that loss relative to this one, if it is not 0."""
 
-    def record(self, name: str, finite: Tensor) -> None:
+    def record(self, name: str, finite: Flag) -> None:
         """A window that this loss fed was complete, its gradient norm finite or not (0-d bool)."""
 
     def settle(self, open_losses: Collection[str]) -> None:
@@ -76,7 +76,7 @@ class FullPrecision:
     def refer(self, name: str, weight: float) -> None:
         """Not needed."""
 
-    def record(self, name: str, finite: Tensor) -> None:
+    def record(self, name: str, finite: Flag) -> None:
         """Nothing to adapt."""
 
     def settle(self, open_losses: Collection[str]) -> None:
@@ -123,9 +123,9 @@ class LossScale:
         """The scale as a number; on an accelerator this synchronises."""
         return float(self.value)
 
-    def record(self, finite: Tensor) -> None:
+    def record(self, finite: Flag) -> None:
         """Remember the outcome of a window, until `update`."""
-        self._found = torch.maximum(self._found, (~finite).to(self._found))
+        self._found = torch.maximum(self._found, torch.as_tensor(is_not(finite)).to(self._found))
         self._recorded = True
 
     def update(self) -> None:
@@ -191,7 +191,7 @@ class LossScaled(Autocast):
         """Keep it with the loss scale."""
         self.scaler(name).reference_weight = weight
 
-    def record(self, name: str, finite: Tensor) -> None:
+    def record(self, name: str, finite: Flag) -> None:
         """For the scale of that loss."""
         self.scaler(name).record(finite)
 

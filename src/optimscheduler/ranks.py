@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from optimscheduler.errors import RankError
 
-__all__ = ["Ranks", "meeting"]
+__all__ = ["Ranks", "absence_behind", "meeting"]
 
 _GLOO = "gloo/"
 """What torch's messages contain when a rank did not come; on gloo it has no exception class for that."""
@@ -29,20 +29,24 @@ def meeting(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        together = dist.is_available() and dist.is_initialized()
-        if not together or isinstance(error, RankError) or not _is_absence(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise RankError(
-            f"rank {dist.get_rank()} waited for the other ranks to {what}, and at least one did not come. "
-            "Every rank must run the same number of batches and call forward(), step() and flush() alike: "
-            "does one loader give fewer batches, or did a rank stop with an error of its own? "
-            f"(torch: {reason:.160})"
-        ) from error
+        if absence := absence_behind(error, what):
+            raise absence from error
+        raise
 
 
-def _is_absence(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or _GLOO in str(error)
+def absence_behind(error: RuntimeError, what: str) -> RankError | None:
+    """What to say if the error means that another rank did not come."""
+    together = dist.is_available() and dist.is_initialized()
+    if not together or isinstance(error, RankError):
+        return None
+    if not isinstance(error, dist.DistError) and _GLOO not in str(error):
+        return None
+    return RankError(
+        f"rank {dist.get_rank()} waited for the other ranks to {what}, and at least one did not come. "
+        "Every rank must run the same number of batches and call forward(), step() and flush() alike: "
+        "does one loader give fewer batches, or did a rank stop with an error of its own? "
+        f"(torch: {str(error).strip().splitlines()[0]:.160})"
+    )
 
 
 class Ranks:

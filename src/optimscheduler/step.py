@@ -21,7 +21,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,9 @@ from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
 from optimscheduler.precision import Precision
-from optimscheduler.ranks import meeting
+from optimscheduler.ranks import absence_behind
+from optimscheduler.scalars import Scalar, is_finite, is_not, seen
 from optimscheduler.sync import GradientSync
-from optimscheduler.window import Scalar
 
 __all__ = ["BatchStep", "Timer", "untimed"]
 
@@ -46,9 +46,12 @@ Timer = Callable[[list[str]], AbstractContextManager[Any]]
 """Entered around each backward and each update, with two names: what is timed, and the member's."""
 
 
+_NOTHING: Final = nullcontext()
+
+
 def untimed(_names: list[str]) -> AbstractContextManager[Any]:
     """The timer that measures nothing."""
-    return nullcontext()
+    return _NOTHING
 
 
 class BatchStep:
@@ -82,7 +85,7 @@ class BatchStep:
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
-            with meeting("run a forward pass"), self.sync.forward(completes), self.precision.autocast():
+            with self.sync.forward(completes), self.precision.autocast():
                 yield
         except BaseException:
             self._opened = None  # this batch is not coming
@@ -193,12 +196,17 @@ class BatchStep:
         """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if weight is None else weight
         isolation = self._isolation(tuple(members))
-        with _explained(name), meeting(f"reduce the gradients of loss {name!r} in its backward"):
+        try:
             if isinstance(items, Tensor) or items > 0:
                 isolation.backward(self.precision.scaled(name, loss, items), retain_graph=retain_graph)
             elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
                 with zeroed([p for member in members.values() for p in member.gradients.parameters]):
                     isolation.backward(loss.nan_to_num() * 0.0, retain_graph=retain_graph)
+        except RuntimeError as error:
+            what = f"reduce the gradients of loss {name!r} in its backward"
+            if explained := absence_behind(error, what) or _lateness_behind(error, name):
+                raise explained from error
+            raise
 
     def _isolation(self, names: tuple[str, ...]) -> Isolation:
         """The way to run a backward for these members, chosen when it is first asked for."""
@@ -227,12 +235,15 @@ class BatchStep:
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
-        norm = self.sync.norm(m.gradients, m.clip.norm_type) / divisor
+        norm: Scalar = self.sync.norm(m.gradients, m.clip.norm_type)
+        if not m.gradients.bit_for_bit:
+            norm, divisor = seen(norm), seen(divisor)
+        norm = norm / divisor
         accepted = m.guard.accepts(norm)
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.values.write(m.learning_rate(real_step, m.clock.epoch))
         m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        self.precision.record(m.loss, norm.isfinite())
+        self.precision.record(m.loss, is_finite(norm))
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(
                 {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
@@ -249,7 +260,7 @@ class BatchStep:
             blamed=met.blamed,
             logger=logger,
         )
-        return m.report(met.loss, completes=True, updated=moves, skipped=~accepted, grad_norm=norm)
+        return m.report(met.loss, completes=True, updated=moves, skipped=is_not(accepted), grad_norm=norm)
 
     def _settle(self, *, closed: bool) -> None:
         """Loss scales may change now where no window is open that their loss has fed.
@@ -267,21 +278,13 @@ def _positive(total: Scalar) -> Scalar:
     return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total
 
 
-@contextmanager
-def _explained(loss: str) -> Iterator[None]:
-    """Say what to do where torch says that a graph cannot be used.
-
-    Raises:
-        GraphError: it was used by another step before.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
-            raise
-        raise GraphError(
-            f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
-            "OptimSchedulers whose losses share a graph take their step together: "
-            "OptimSchedulerDict({'name': optim, ...}).step(losses) "
-            f"(torch: {str(error).splitlines()[0]:.160})"
-        ) from error
+def _lateness_behind(error: RuntimeError, loss: str) -> GraphError | None:
+    """What to do, if the error means that the graph was used by another step before."""
+    if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
+        return None
+    return GraphError(
+        f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
+        "OptimSchedulers whose losses share a graph take their step together: "
+        "OptimSchedulerDict({'name': optim, ...}).step(losses) "
+        f"(torch: {str(error).splitlines()[0]:.160})"
+    )

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError
+from optimscheduler.scalars import Scalar
 
-__all__ = ["Scalar", "Window"]
-
-Scalar = float | Tensor
-"""A number, or a 0-d tensor that stays on its device."""
+__all__ = ["Window"]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from optimscheduler.clip import total_norm
 from optimscheduler.gradients import Gradients
-from optimscheduler.window import Scalar, Window
+from optimscheduler.scalars import Scalar
+from optimscheduler.window import Window
 
 __all__ = ["GradientSync", "Met", "SingleProcess"]
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from optimscheduler.clip import total_norm
 from optimscheduler.gradients import Gradients
 from optimscheduler.parameters import saved_buffers
-from optimscheduler.ranks import Ranks
+from optimscheduler.ranks import Ranks, meeting
+from optimscheduler.scalars import Scalar
 from optimscheduler.shards import is_sharded
 from optimscheduler.sync.base import Met
-from optimscheduler.window import Scalar, Window
+from optimscheduler.window import Window
 
-__all__ = ["ReducedByDdp", "ReducedByHand", "Together"]
+__all__ = ["FORWARD", "ReducedByDdp", "ReducedByHand", "Together"]
+
+FORWARD: Final = "run a forward pass"
 
 _log = logging.getLogger("optimscheduler")
 
@@ -131,7 +134,7 @@ class ReducedByDdp(Together):
         """Quiet unless the batch completes its window."""
         self._inside = True
         try:
-            with nullcontext() if completes else self._ddp.no_sync():
+            with meeting(FORWARD), nullcontext() if completes else self._ddp.no_sync():
                 yield
         finally:
             self._inside = False
@@ -181,7 +184,7 @@ class ReducedByHand(Together):
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
         """Nothing to do: no backward reduces."""
-        return nullcontext()
+        return meeting(FORWARD)
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """One reduction for all gradients, and a small one."""

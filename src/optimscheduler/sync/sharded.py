@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from optimscheduler.clip import total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
-from optimscheduler.ranks import Ranks
+from optimscheduler.ranks import Ranks, meeting
 from optimscheduler.shards import copies, is_fsdp, is_sharded, local
 from optimscheduler.sync.base import Met
-from optimscheduler.sync.replicated import Together, loose_tensors
+from optimscheduler.sync.replicated import FORWARD, Together, loose_tensors
 from optimscheduler.window import Window
 
 __all__ = ["ShardedByFsdp"]
@@ -59,7 +59,8 @@ class ShardedByFsdp(Together):
         self.flushable = completes or not self._alone
         for part in self._parts:
             part.set_requires_gradient_sync(self.flushable, recurse=False)
-        yield
+        with meeting(FORWARD):
+            yield
 
     def broke_off(self) -> None:
         """Gradients of the window may lie where they cannot be dropped."""
