@@ -47,13 +47,10 @@ def draw(measured: Points, title: str) -> Figure:
     for name, line in measured.items():
         x, y = [[point[key] for point in line] for key in ("tensors", "ms")]
         axes.plot(x, y, marker="o", color=COLOURS[name], linewidth=2)
-        axes.fill_between(
-            x, *[[point[key] for point in line] for key in ("low", "high")], color=COLOURS[name], alpha=0.2
-        )
-        told = f"{name}\n{y[-1]:.3g} ms"
-        axes.annotate(
-            told, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center", color=COLOURS[name]
-        )
+        low, high = [[point[key] for point in line] for key in ("low", "high")]
+        axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2)
+        where = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{name}\n{y[-1]:.3g} ms", (x[-1], y[-1]), color=COLOURS[name], **where)
     axes.set_xlim(COUNTS[0] * 0.8, COUNTS[-1] * 6)
     axes.set_xticks(COUNTS, [f"{count:,}" for count in COUNTS])
     axes.yaxis.set_major_formatter(lambda value, _place: f"{value:g}")

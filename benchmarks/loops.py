@@ -1,7 +1,8 @@
 """The contestants: one training step each, written as its documentation recommends.
 
 A step is forward, backward, clipping at 1.0, a look whether the norm is finite, the learning rate of that
-step written, AdamW, gradients cleared. All are given the fused AdamW but the origin, which takes torch's default.
+step written, AdamW, gradients cleared. All are given the fused AdamW but the origin, which takes torch's
+default.
 """
 
 # ruff: noqa: D102 -- what a step does is said by its class, what before, learn and step are for by `Loop`

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator
+from typing import Final
 
 from benchmarks import figure, gpu, memory, table
 from benchmarks.measure import Result, measure
 from benchmarks.rows import Row, cases
+
+BUSY: Final = 0.5  # load of the last minute; with two threads on two cores anything beside them is in the way
 
 
 def arguments() -> argparse.Namespace:
@@ -37,20 +41,17 @@ def on_cpu(pattern: re.Pattern[str], *, quick: bool) -> Iterator[dict[Row, Resul
 
 def main() -> None:
     """Everything that was asked for, with a line for every row when it is there."""
-    told, asked, start = table.machine(), arguments(), time.monotonic()
+    asked, told, start = arguments(), table.machine(), time.monotonic()
+    if os.getloadavg()[0] > BUSY:
+        print(f"this machine is busy (load {told['load before']}): the numbers will be noise")
     rows = gpu.measured if asked.gpu else on_cpu
     results: dict[Row, list[Result]] = {}
     for run in range(1 if asked.quick else asked.runs):
         for some in rows(re.compile(asked.rows, re.IGNORECASE), quick=asked.quick):
             for row, result in some.items():
                 results.setdefault(row, []).append(result)
-                shown = (
-                    result if isinstance(result, str) else f"{result.median:.3g} (bound {result.bound:.3g})"
-                )
-                passed = time.monotonic() - start
-                print(
-                    f"{passed:5.0f} s  run {run + 1}  {row.name}, against {row.against}: {shown}", flush=True
-                )
+                passed = f"{time.monotonic() - start:5.0f} s  run {run + 1}"
+                print(f"{passed}  {row.name}, against {row.against}: {table.shown(result)}", flush=True)
     print(f"\n{table.printed(results)}\n")
     command = " ".join(["python -m benchmarks.run", *sys.argv[1:]])
     print(table.write(results, told, asked.machine, command))
