@@ -37,7 +37,7 @@ check-static: .venv/.dev
 docs: .venv/.docs  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv-bench/.peers  ## every figure of the table, against other libraries: half an hour of a quiet machine
+bench: .venv-bench/.peers  ## every figure of the table, against other libraries, on an idle machine
 	.venv-bench/bin/python -m benchmarks.run $(ARGS)
 
 bench-gpu:  ## the rows of a CUDA machine, with the torch of PYTHON

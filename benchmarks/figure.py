@@ -20,6 +20,7 @@ from benchmarks.timing import BLOCKS, Cost, bound, costs, interleave
 COUNTS: Final = (10, 100, 1_000, 10_000)
 LINES: Final = {"origin's way": loops.Origin, "best by hand": loops.ByHand, "optimscheduler": loops.Ours}
 COLOURS: Final = {"origin's way": "#999999", "best by hand": "#0072b2", "optimscheduler": "#d55e00"}
+APART: Final = 1.9  # a name is so many times higher than the one below it
 IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 
 Points = dict[str, list[dict[str, float]]]
@@ -49,8 +50,13 @@ def draw(measured: Points, title: str) -> Figure:
         axes.plot(x, y, marker="o", color=COLOURS[name], linewidth=2)
         low, high = [[point[key] for point in line] for key in ("low", "high")]
         axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2)
-        where = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{name}\n{y[-1]:.3g} ms", (x[-1], y[-1]), color=COLOURS[name], **where)
+    lowest = 0.0
+    for name, line in sorted(measured.items(), key=lambda item: item[1][-1]["ms"]):
+        height = max(lowest, line[-1]["ms"])
+        axes.text(
+            COUNTS[-1] * 1.2, height, f"{name}\n{line[-1]['ms']:.3g} ms", va="center", color=COLOURS[name]
+        )
+        lowest = APART * height
     axes.set_xlim(COUNTS[0] * 0.8, COUNTS[-1] * 6)
     axes.set_xticks(COUNTS, [f"{count:,}" for count in COUNTS])
     axes.yaxis.set_major_formatter(lambda value, _place: f"{value:g}")
