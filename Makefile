@@ -6,7 +6,7 @@ OUT ?= runs/char_lm
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-long check docs clean
+.PHONY: help train test test-fast test-long check docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +37,14 @@ check-static: .venv/.dev
 docs: .venv/.docs  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
+bench: .venv-bench/.peers  ## every figure of the table, against other libraries, on an idle machine
+	.venv-bench/bin/python -m benchmarks.run $(ARGS)
+
+bench-gpu:  ## the rows of a CUDA machine, with the torch of PYTHON
+	PYTHONPATH=src $(PYTHON) -m benchmarks.run --gpu $(ARGS)
+
 clean:  ## remove what the targets made, trained runs excepted
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .venv-bench site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -53,4 +59,10 @@ clean:  ## remove what the targets made, trained runs excepted
 
 .venv/.docs: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[docs]'
+	@touch $@
+
+.venv-bench/.peers: benchmarks/requirements.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+		-e '.[run]' torch -r benchmarks/requirements.txt
 	@touch $@
