@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from optimscheduler.errors import RankError
 
@@ -75,43 +75,41 @@ class Ranks:
             dist.all_gather(everybody, numbers, group=self._group)
         return torch.stack(everybody)
 
-    def average(self, parameters: Sequence[nn.Parameter], present: Sequence[bool]) -> None:
-        """Replace the gradients of these parameters by their means over the ranks, in place.
+    def average(self, leaves: Sequence[Tensor]) -> None:
+        """Replace the gradients of these parameters by their means over the ranks.
 
         A parameter without gradient on one rank counts as zero there; without on all it stays without.
         One reduction per dtype, whatever the number of parameters.
 
-        Args:
-            parameters: the same on every rank.
-            present: which of them have a gradient on this one.
-
         Raises:
             RankError: a gradient is sparse, or another rank did not come.
         """
-        alike: dict[tuple[torch.device, torch.dtype], list[tuple[nn.Parameter, bool]]] = defaultdict(list)
-        for parameter, there in zip(parameters, present, strict=True):
-            alike[parameter.device, parameter.dtype].append((parameter, there))
+        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+        for leaf in leaves:
+            if leaf.requires_grad:
+                alike[leaf.device, leaf.dtype].append(leaf)
         for same in alike.values():
-            self._average(*zip(*same, strict=True))
+            self._average(same)
 
     @torch.no_grad()
-    def _average(self, parameters: Sequence[nn.Parameter], present: Sequence[bool]) -> None:
-        rows = [_row(p, there) for p, there in zip(parameters, present, strict=True)]
-        bits = torch.tensor(present)
-        together = torch.cat([*rows, bits.to(rows[0])]).div_(self.count)
+    def _average(self, leaves: Sequence[Tensor]) -> None:
+        present = torch.tensor([leaf.grad is not None for leaf in leaves])
+        pieces = [_flat(leaf) for leaf in leaves]
+        together = torch.cat([*pieces, present.to(pieces[0])]).div_(self.count)
         with meeting("average gradients"):
             dist.all_reduce(together, group=self._group)
-        *averages, shares = torch.split(together, [*(p.numel() for p in parameters), len(parameters)])
-        anywhere = [True] * len(parameters) if bits.all() else (shares > 0).tolist()
-        targets, sources = [], []
-        for parameter, average, there in zip(parameters, averages, anywhere, strict=True):
-            if there:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                targets.append(parameter.grad)
-                sources.append(average.view_as(parameter))
-        if targets:
-            torch._foreach_copy_(targets, sources)
+        *averages, anywhere = torch.split(together, [*(leaf.numel() for leaf in leaves), len(leaves)])
+        if not present.all():
+            for leaf, there in zip(leaves, anywhere.tolist(), strict=True):
+                if leaf.grad is None and there:
+                    leaf.grad = torch.zeros_like(leaf)
+        pairs = [
+            (leaf.grad, average.view_as(leaf))
+            for leaf, average in zip(leaves, averages, strict=True)
+            if leaf.grad is not None
+        ]
+        if pairs:
+            torch._foreach_copy_([gradient for gradient, _ in pairs], [average for _, average in pairs])
 
     @torch.no_grad()
     def share(self, tensors: Sequence[Tensor]) -> None:
@@ -142,12 +140,12 @@ class Ranks:
                     )
 
 
-def _row(parameter: nn.Parameter, present: bool) -> Tensor:
+def _flat(leaf: Tensor) -> Tensor:
     """The gradient of a parameter as one row; zeros where it has none."""
-    if parameter.grad is None or not present:
-        return torch.zeros_like(parameter).reshape(-1)
-    if parameter.grad.is_sparse:
+    if leaf.grad is None:
+        return torch.zeros_like(leaf).reshape(-1)
+    if leaf.grad.is_sparse:
         raise RankError(
             "a sparse gradient cannot be averaged over ranks; build the embedding with sparse=False"
         )
-    return parameter.grad.reshape(-1)
+    return leaf.grad.reshape(-1)

@@ -6,7 +6,7 @@ BatchStep.step(losses)
   3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
   -- for each member whose window is complete, after all backwards --
   4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it);
-                before and after, `gradients` sees what has a gradient, and that it lies where it belongs
+                where small parameters lie side by side, their gradients come together
   5  divide     total weight x loss scale: the mean and the unscaling are one number
   6  norm       of the own gradients as they will be applied, a device scalar
   7  decide     finite? a spike? a device bool
@@ -167,7 +167,6 @@ class BatchStep:
             items = chosen[loss][1]
             for member in members.values():
                 member.window.expect(items)
-                member.gradients.begin(first=not member.window)
             if self.precision.lacks_reference(loss):
                 self.precision.refer(loss, 1.0 if items is None else self.sync.largest(items))
         try:
@@ -225,7 +224,6 @@ class BatchStep:
             m.drop()
 
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
-        m.gradients.collect()
         real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)

@@ -17,7 +17,7 @@ from optimscheduler.checks import one_of
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients.flat import Flat
 from optimscheduler.gradients.loose import Loose
-from optimscheduler.gradients.suited import is_leftover, reason_against
+from optimscheduler.gradients.suited import reason_against
 
 __all__ = ["Flat", "Gradients", "Loose", "gradients_for"]
 
@@ -27,8 +27,7 @@ _log = logging.getLogger("optimscheduler")
 class Gradients(Protocol):
     """The gradients of the owned parameters, whatever memory they lie in.
 
-    In a window: `begin` before each backward, then, once it is complete, `collect`, what the ranks have to
-    say (`present`, `arrived`), `settle`, the update over `blocks`, `clear`.
+    Once a window is complete, and the ranks have met: `settle`, the update over `blocks`, `clear`.
     """
 
     bit_for_bit: bool
@@ -42,20 +41,8 @@ class Gradients(Protocol):
     def moved_elsewhere(self) -> Sequence[nn.Parameter]:
         """Those that the optimizer does not write themselves, but memory that they are views of."""
 
-    def begin(self, *, first: bool) -> None:
-        """Before a backward; `first` in its window."""
-
-    def collect(self) -> None:
-        """After the last backward of a window: see what was done to the model, and mend it."""
-
-    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
-        """Which of them have a gradient, after `collect`."""
-
-    def arrived(self) -> None:
-        """The gradients of other ranks were written into these."""
-
     def settle(self) -> None:
-        """Put every parameter where it belongs, now that is known which have a gradient on any rank."""
+        """The gradients of a window are complete: put every parameter where it belongs, and bring them along."""
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
@@ -94,9 +81,6 @@ def gradients_for(
     reason = reason_against(optimizer, loose.parameters)
     if one_of("layout", layout, ["auto", "flat", "loose"]) == "loose" or loose.parameters[0].is_meta:
         return loose
-    for parameter in loose.parameters:
-        if is_leftover(parameter.grad):
-            parameter.grad = None
     if reason is None:
         return Flat(groups, optimizer, model)
     if layout == "flat":

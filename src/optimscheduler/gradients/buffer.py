@@ -1,13 +1,9 @@
-"""Parameters side by side in one tensor, and their gradients in another.
-
-Every parameter and every gradient is a view. What users do to a model may break a view, so each is looked
-at before each update: `whole` and `collect`.
-"""
+"""Parameters side by side in one tensor, and a tensor beside it that their gradients are brought into."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Final
 
 import torch
@@ -20,21 +16,17 @@ __all__ = ["Buffer"]
 _ALIGNMENT: Final = 64  # bytes: a cache line, and what vectorised kernels like best
 
 _gradient_of = attrgetter("grad")
-_version_of = attrgetter("_version")
-_address_of = Tensor.data_ptr
-_count_holders = getattr(torch._C, "_storage_Use_Count", None)  # a short cut where torch has it
 
 
 class Buffer:
-    """At least two parameters of one dtype and device, moved into memory that they share.
+    """Parameters of one dtype and device, moved into memory that they share.
 
     `leaf` is what an optimizer steps over in their place: 1-D, with gaps of zeros between the parameters.
-
-    A gradient is added by autograd to the view that it finds in `.grad`. Each view counts its own versions,
-    so one that still has the version it had when it was cleared has received nothing.
+    The parameters are views of it. Their gradients stay tensors of their own, which autograd hands over
+    without touching them, until `gather` copies them into the gradient of the leaf.
 
     Args:
-        parameters: dense, in any order of strides; gradients that they have are moved, too.
+        parameters: dense, with strides in any order.
     """
 
     @torch.no_grad()
@@ -47,25 +39,14 @@ class Buffer:
             self._offsets.append(end)
             end += -(-parameter.numel() // step) * step
         self.leaf = nn.Parameter(first.new_zeros(end))
+        BUFFERS.add(self.leaf.untyped_storage())
         self.gradient = first.new_zeros(end)
-        self.leaf.grad = self.gradient
-        BUFFERS.update((self.leaf.untyped_storage(), self.gradient.untyped_storage()))
+        self._gradients = self.beside(self.gradient)
         values = self.beside(self.leaf.data)
         torch._foreach_copy_(values, [parameter.data for parameter in self.parameters])
-        self._views = [
-            first.new_empty(0).set_(self.gradient.untyped_storage(), offset, p.size(), p.stride())
-            for p, offset in zip(self.parameters, self._offsets, strict=True)
-        ]
-        self._cleared = list(map(_version_of, self._views))
-        self._alike: int | None = self._cleared[0]  # the version of all of them, if it is one
-        self._seen: list[int] | None = None
-        self._take_in()
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.data = value
-        self._addresses = list(map(_address_of, self.parameters))
-        self._gradient_addresses = list(map(_address_of, self._views))
-        self._storage = self.gradient.untyped_storage()
-        self._holders = self._count()
+        self._addresses = list(map(Tensor.data_ptr, self.parameters))
 
     def beside(self, row: Tensor) -> list[Tensor]:
         """Views of a 1-D tensor as long as `leaf`, one for each parameter, shaped like it."""
@@ -74,111 +55,40 @@ class Buffer:
             for p, offset in zip(self.parameters, self._offsets, strict=True)
         ]
 
-    def whole(self) -> bool:
-        """Whether every parameter still lies here, and every gradient view too."""
-        if list(map(_address_of, self.parameters)) != self._addresses:
-            return False
-        if self._holders and self._count() == self._holders:
-            return True  # views have neither come nor gone
-        return list(map(_address_of, self._views)) == self._gradient_addresses
-
-    def _count(self) -> int:
-        """How many tensors lie in the memory of the gradients; 0 where that cannot be asked."""
-        return _count_holders(self._storage._cdata) if _count_holders else 0
-
-    def begin(self, *, first: bool) -> None:
-        """Before a backward, `first` of its window: see what was done to the gradients since the last one."""
-        if self.leaf.grad is not self.gradient:  # optimizer.zero_grad() has dropped them
-            self.leaf.grad = self.gradient
-            self.gradient.zero_()
-            self._remember(list(map(_version_of, self._views)))
-        elif first and self._views[0]._version != self._cleared[0]:
-            self._overlook()
-
-    def _overlook(self) -> None:
-        """Somebody has written into views, most likely zeros: `zero_grad(set_to_none=False)`."""
-        versions = list(map(_version_of, self._views))
-        if self.gradient.any():
-            written = [bool(view.any()) for view in self._views]
-            versions = [
-                was if wrote else now
-                for now, was, wrote in zip(versions, self._cleared, written, strict=True)
-            ]
-        self._remember(versions)
-
-    def collect(self) -> list[int]:
-        """Bring gradients in that were put elsewhere.
-
-        Returns:
-            Indices of the parameters that have received no gradient since `clear`.
-        """
-        self.leaf.grad = self.gradient
-        if all(map(is_, map(_gradient_of, self.parameters), self._views)):
-            return self._untouched()
-        absent = self.absent()
-        self._take_in()
-        self._seen = None
-        return absent
-
-    def absent(self) -> list[int]:
-        """Indices of the parameters without a gradient."""
-        untouched = set(self._untouched())
-        return [
-            i
-            for i, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True))
-            if parameter.grad is None or (parameter.grad is view and i in untouched)
-        ]
-
-    def _untouched(self) -> list[int]:
-        """Indices of the views that nothing was added to."""
-        now = self._seen = list(map(_version_of, self._views))
-        if self._alike is not None and now[0] != self._alike and now.count(now[0]) == len(now):
-            return []  # one look at each, nearly always
-        return [i for i, (version, was) in enumerate(zip(now, self._cleared, strict=True)) if version == was]
-
-    def _remember(self, versions: list[int]) -> None:
-        """These are the versions of views that have received nothing."""
-        self._cleared = versions
-        self._alike = versions[0] if versions.count(versions[0]) == len(versions) else None
+    def is_whole(self) -> bool:
+        """Whether every parameter still lies here."""
+        return list(map(Tensor.data_ptr, self.parameters)) == self._addresses
 
     @torch.no_grad()
-    def _take_in(self) -> None:
-        """Copy gradients from elsewhere into their views, zeros for None, and attach the views."""
-        views, gradients = [], []
-        for parameter, view in zip(self.parameters, self._views, strict=True):
-            gradient = parameter.grad
-            if gradient is view:
-                continue
-            if gradient is None:
-                view.zero_()
-            else:
-                views.append(view)
-                gradients.append(gradient.to_dense() if gradient.is_sparse else gradient.detach())
-            parameter.grad = view
-        if views:
-            torch._foreach_copy_(views, gradients)
+    def gather(self) -> list[nn.Parameter]:
+        """Copy the gradients into that of the leaf.
 
-    def touched(self) -> None:
-        """Gradients were written through their views since `collect`."""
-        self._seen = None
+        Returns:
+            The parameters that have no gradient, or a sparse one; then nothing is copied.
+        """
+        gradients = list(map(_gradient_of, self.parameters))
+        try:
+            torch._foreach_copy_(self._gradients, gradients)
+        except (TypeError, RuntimeError):
+            unfit = [
+                parameter
+                for parameter, gradient in zip(self.parameters, gradients, strict=True)
+                if gradient is None or gradient.layout is not torch.strided
+            ]
+            if not unfit:
+                raise
+            return unfit
+        self.leaf.grad = self.gradient
+        return []
 
-    def clear(self) -> None:
-        """Forget all gradients."""
-        if self._seen is None:
-            for parameter, view in zip(self.parameters, self._views, strict=True):
-                parameter.grad = view
-        self._remember(self._seen or list(map(_version_of, self._views)))
-        self._seen = None
-        self.gradient.zero_()
+    def attach(self) -> None:
+        """Let the parameters' own gradients be views, for somebody who changes them there."""
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
 
     @torch.no_grad()
     def release(self) -> None:
-        """Give every parameter, and its gradient if it has one, memory of its own again."""
-        absent = set(self.absent())
-        for i, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True)):
-            if parameter.data_ptr() == self._addresses[i]:
+        """Give every parameter memory of its own again."""
+        for parameter, address in zip(self.parameters, self._addresses, strict=True):
+            if parameter.data_ptr() == address:
                 parameter.data = parameter.data.clone()
-            if i in absent:
-                parameter.grad = None
-            elif parameter.grad is view:
-                parameter.grad = view.clone()

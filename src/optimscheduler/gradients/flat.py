@@ -3,9 +3,9 @@
 The first window runs as torch leaves it. At its end it is known which parameters receive gradients; the
 small ones among them move together, and from then on the optimizer steps over `[buffer, large, large, ...]`.
 
-What users do to a model between two steps is noticed at the next one. A gradient put elsewhere is brought in;
-a parameter without gradient leaves its buffer, because torch would pass over it; anything else takes the
-layout back, once, keeping all state. See `Buffer`.
+Their gradients are what they always are, and are copied together once per update: that costs less than to let
+autograd add each of them to memory of our choice. A parameter without gradient leaves its buffer, because torch
+would pass over it; a parameter that was moved elsewhere takes the layout back, once, keeping all state.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Flat(Loose):
         self._group_of = {id(p): i for i, group in enumerate(self._groups) for p in group}
         self._scalars = SCALARS[type(optimizer)]
         self._buffers: list[Buffer] = []
-        self._absent: list[list[int]] = []  # for each buffer, from `collect` to `settle`
         self._small = {id(p): p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
         self._waiting = list(self._small.values())  # to be looked at in the next `settle`
         self.moved_elsewhere: list[nn.Parameter] = []
+        optimizer.zero_grad = self._zero_grad  # type: ignore[method-assign]
         optimizer.register_state_dict_post_hook(self._state_dict)
         optimizer.register_load_state_dict_pre_hook(lambda *_: self.loosen())
 
@@ -70,38 +70,20 @@ class Flat(Loose):
 
     # ---- around an update ----
 
-    def begin(self, *, first: bool) -> None:
-        """What was done to the gradients since the last backward is not a backward's doing."""
-        for buffer in self._buffers:
-            buffer.begin(first=first)
-
-    def collect(self) -> None:
-        """After the last backward of a window: see what was done to the model, and mend it."""
-        super().collect()
-        if not all(buffer.whole() for buffer in self._buffers):
-            self._give_up(
-                "a parameter or its gradient was moved to other memory: .to(), .half(), p.data = ..."
-            )
-        self._absent = [buffer.collect() for buffer in self._buffers]
-
-    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
-        """Which of them have a gradient, after `collect`."""
-        absent = self._absentees()
-        return [p.grad is not None and id(p) not in absent for p in parameters]
-
-    def arrived(self) -> None:
-        """The gradients of other ranks were written into these."""
-        for buffer in self._buffers:
-            buffer.touched()
-        self._absent = [buffer.absent() for buffer in self._buffers]
-
     def settle(self) -> None:
-        """Put every parameter where it belongs, now that is known which have a gradient on any rank."""
-        if any(self._absent):
-            self._dismiss()
+        """See what was done to the model, put every parameter where it belongs, bring the gradients along."""
+        super().settle()
+        if not all(buffer.is_whole() for buffer in self._buffers):
+            self._give_up("a parameter was moved to other memory: .to(), .half(), p.data = ...")
+        for buffer in list(self._buffers):
+            if unfit := buffer.gather():
+                self._dismiss(buffer, unfit)
         if self._waiting and (ready := [p for p in self._waiting if p.requires_grad]):
             self._waiting = [p for p in self._waiting if not p.requires_grad]
             self._admit(ready)
+        if self._optimizer._optimizer_step_pre_hooks:  # which may change gradients, wherever they find them
+            for buffer in self._buffers:
+                buffer.attach()
 
     def blocks(self) -> list[Tensor]:
         """The buffers' gradients, and those on their own that there are."""
@@ -109,26 +91,17 @@ class Flat(Loose):
             self._blocks = [buffer.gradient for buffer in self._buffers] + super().blocks()
         return self._blocks
 
-    def clear(self) -> None:
-        """Forget all gradients: zeros in the buffers, none elsewhere."""
-        super().clear()
-        for buffer in self._buffers:
-            buffer.clear()
-
-    # ---- gradients by name ----
-
-    def by_name(self) -> dict[str, Tensor]:
-        """Canonical parameter name -> gradient, for those that have one."""
-        absent = self._absentees()
-        return {name: g for name, g in super().by_name().items() if id(self._named[name]) not in absent}
-
-    def _absentees(self) -> set[int]:
-        return {id(buffer.parameters[i]) for buffer in self._buffers for i in buffer.absent()}
-
     def restore(self, gradients: Mapping[str, Tensor]) -> None:
         """Put saved gradients back; parameters without one get none."""
         self.loosen()
         super().restore(gradients)
+
+    def _zero_grad(self, set_to_none: bool = True) -> None:
+        """`optimizer.zero_grad` for the parameters that it does not see, too."""
+        type(self._optimizer).zero_grad(self._optimizer, set_to_none)
+        for parameter in self.moved_elsewhere:
+            if parameter.grad is not None:
+                parameter.grad = None if set_to_none else torch.zeros_like(parameter.grad)
 
     # ---- who lies where ----
 
@@ -136,7 +109,7 @@ class Flat(Loose):
         """Give every parameter memory and optimizer state of its own, until the next update."""
         for buffer in self._buffers:
             self._unpack(buffer)
-        self._buffers, self._absent = [], []
+        self._buffers = []
         self._waiting = list(self._small.values())
         self._write_groups()
 
@@ -145,16 +118,12 @@ class Flat(Loose):
         self._small, self._waiting = {}, []
         _log.warning("layout: loose from here on, every tensor on its own: %s", reason)
 
-    def _dismiss(self) -> None:
-        """Parameters without a gradient leave their buffer: for good, or until they are unfrozen."""
-        for buffer, absent in zip(list(self._buffers), self._absent, strict=True):
-            if absent:
-                gone = [buffer.parameters[i] for i in absent]
-                self._forget(p for p in gone if p.requires_grad)
-                self._waiting += [p for p in buffer.parameters if id(p) in self._small]
-                self._unpack(buffer)
-                self._buffers.remove(buffer)
-        self._absent = []
+    def _dismiss(self, buffer: Buffer, unfit: Sequence[nn.Parameter]) -> None:
+        """These parameters leave their buffer: for good, or until they are unfrozen."""
+        self._forget(p for p in unfit if p.requires_grad)
+        self._waiting += [p for p in buffer.parameters if id(p) in self._small]
+        self._unpack(buffer)
+        self._buffers.remove(buffer)
         self._write_groups()
 
     def _admit(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -164,9 +133,11 @@ class Flat(Loose):
             key = (self._group_of[id(parameter)], parameter.device, parameter.dtype)
             alike[*key, *self._situation(parameter)].append(parameter)
         self._forget(p for p in parameters if p.grad is None)
-        together = [same for same in alike.values() if len(same) > 1]
+        together = [self._pack(same) for same in alike.values() if len(same) > 1]
         if together:
-            self._buffers += [self._pack(same) for same in together]
+            for buffer in together:
+                buffer.gather()
+            self._buffers += together
             self._write_groups()
             _log.debug("layout: %s", self)
 

@@ -24,28 +24,15 @@ class Loose:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._named = dict(parameters)
         self._own = list(self._named.values())  # those whose `.grad` is a block
-        self._blocks: list[Tensor] | None = None  # from `collect` to `clear`
+        self._blocks: list[Tensor] | None = None  # from `settle` to `clear`
         self.parameters = list(self._named.values())
 
     def __str__(self) -> str:
         return f"{len(self.parameters)} tensors, each on its own"
 
-    def begin(self, *, first: bool) -> None:
-        """Nothing to do."""
-
-    def collect(self) -> None:
-        """Torch has done it."""
-        self._blocks = None
-
-    def present(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
-        """Which of them have a gradient."""
-        return [parameter.grad is not None for parameter in parameters]
-
-    def arrived(self) -> None:
-        """Nothing to do."""
-
     def settle(self) -> None:
         """Everything is where it belongs."""
+        self._blocks = None
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are; of a sparse one its values, of a sharded one this rank's part."""
@@ -71,7 +58,7 @@ class Loose:
     def clear(self) -> None:
         """Forget all gradients; the memory goes back to the allocator, or to the next backward."""
         self._blocks = None
-        for parameter in self._own:
+        for parameter in self.parameters:
             parameter.grad = None
 
     def loosen(self) -> None:

@@ -26,7 +26,7 @@ from torch.optim import (
 
 from optimscheduler.shards import is_sharded
 
-__all__ = ["BUFFERS", "SCALARS", "is_leftover", "reason_against", "suited"]
+__all__ = ["BUFFERS", "SCALARS", "reason_against", "suited"]
 
 SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
     Adadelta: frozenset({"step"}),
@@ -44,7 +44,7 @@ SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
 """The optimizers of torch that treat each element for itself, with what they keep once per tensor."""
 
 BUFFERS: Final[weakref.WeakSet[torch.UntypedStorage]] = weakref.WeakSet()
-"""Memory that parameters and gradients were moved into; they may be moved out of it again."""
+"""Memory that parameters were moved into; they may be moved out of it again."""
 
 _DEVICES: Final = ("cpu", "cuda")
 
@@ -81,17 +81,6 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
         and addresses[p.data_ptr()] <= 1
         and (p.untyped_storage() in BUFFERS or (storages[p.data_ptr()] <= 1 and _fills_its_memory(p)))
     ]
-
-
-def is_leftover(gradient: Tensor | None) -> bool:
-    """Whether it is the zeros that an earlier owner of the parameter keeps where others have no gradient."""
-    return (
-        gradient is not None
-        and gradient.layout is torch.strided
-        and not is_sharded(gradient)
-        and gradient.untyped_storage() in BUFFERS
-        and not gradient.any()
-    )
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:

@@ -74,13 +74,6 @@ class Together:
         }
         self._ranks.compare({**facts, **sums}, self._device)
 
-    def _average(self, gradients: Gradients, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace the gradients of these parameters by their means over the ranks."""
-        learning = [p for p in parameters if p.requires_grad]
-        if learning:
-            self._ranks.average(learning, gradients.present(learning))
-            gradients.arrived()
-
     def _meet(self, window: Window) -> Met:
         """Mean weight over the ranks, mean loss, and whose loss was not finite."""
         loss = window.loss
@@ -147,7 +140,7 @@ class ReducedByDdp(Together):
                 "a training forward ran outside forward(): gradients travel between the ranks in every "
                 "batch instead of once per window. Write: with optim.forward(): losses = model(batch)"
             )
-        self._average(gradients, [p for p in gradients.parameters if not self._has_averaged(p)])
+        self._ranks.average([p for p in gradients.parameters if not self._has_averaged(p)])
         return self._meet(window)
 
     def _has_averaged(self, parameter: nn.Parameter) -> bool:
@@ -188,7 +181,7 @@ class ReducedByHand(Together):
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """One reduction for all gradients, and a small one."""
-        self._average(gradients, gradients.parameters)
+        self._ranks.average(gradients.parameters)
         return self._meet(window)
 
 

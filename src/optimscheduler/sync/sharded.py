@@ -78,7 +78,7 @@ class ShardedByFsdp(Together):
                 "one did not, so its gradients were not reduced. Write: with optim.forward(): "
                 "losses = model(batch)"
             )
-        self._average(gradients, [p for p in gradients.parameters if not is_sharded(p)])
+        self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
         return self._meet(window)
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
