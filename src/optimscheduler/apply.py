@@ -10,6 +10,8 @@ Two kernels with the same contract:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from typing import Protocol
 
@@ -24,6 +26,9 @@ from optimscheduler.gradients import Gradients
 from optimscheduler.scalars import Flag, Scalar, is_not, seen
 
 __all__ = ["Fused", "Kernel", "Plain", "kernel_for", "take_step"]
+
+
+_unwrapped = functools.cache(inspect.unwrap)
 
 
 class Kernel(Protocol):
@@ -116,22 +121,25 @@ class Fused:
 
 
 def take_step(optimizer: Optimizer) -> None:
-    """`optimizer.step()`, less what torch wraps around it for hooks and profilers where there are none.
+    """`optimizer.step()`, less what torch wraps around it where nobody needs that.
 
-    That is an eighth of the whole step of a tiny model.
+    The wrappers serve hooks, profilers, the compiler, and callers who have not disabled gradients; they take
+    a tenth of the whole step of a tiny model.
     """
     step = type(optimizer).step
-    inner = getattr(step, "__wrapped__", None)
-    watched = (
+    needed = (
         not getattr(step, "hooked", False)  # torch's mark of its wrapper
+        or torch.is_grad_enabled()
         or "step" in vars(optimizer)  # a learning-rate scheduler has replaced it
         or profiler._is_profiler_enabled
         or optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
         or _global_optimizer_pre_hooks
         or _global_optimizer_post_hooks
+        or optimizer.defaults.get("differentiable")
+        or not type(optimizer).__module__.startswith("torch.optim.")
     )
-    if inner is None or watched:
+    if needed:
         optimizer.step()
     else:
-        inner(optimizer)
+        _unwrapped(step)(optimizer)

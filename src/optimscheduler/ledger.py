@@ -26,7 +26,7 @@ _READ_EVERY = 16  # updates; on an accelerator reading is a synchronisation
 _NAMED = 5  # parameters named in one line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StepReport:
     """What one call of `step` did. Tensors stay on the device until `read`.
 

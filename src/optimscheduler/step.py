@@ -18,9 +18,9 @@ BatchStep.step(losses)
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -52,6 +52,15 @@ _NOTHING: Final = nullcontext()
 def untimed(_names: list[str]) -> AbstractContextManager[Any]:
     """The timer that measures nothing."""
     return _NOTHING
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One backward: of a loss with so many items behind it, for the members that it moves."""
+
+    loss: Tensor
+    weight: Scalar | None
+    members: dict[str, Member] = field(default_factory=dict)
 
 
 class BatchStep:
@@ -158,49 +167,47 @@ class BatchStep:
         timer: Timer,
     ) -> None:
         """The gradients of the active members, one backward per distinct loss."""
-        sharers: dict[str, dict[str, Member]] = defaultdict(dict)
+        turns: dict[str, _Turn] = {}
         for name, beat in beats.items():
             if beat.active:
-                sharers[self.members[name].loss][name] = self.members[name]
-        chosen = {loss: (pick_loss(losses, loss), pick_weight(weight, loss)) for loss in sharers}
-        for loss, members in sharers.items():
-            items = chosen[loss][1]
-            for member in members.values():
-                member.window.expect(items)
+                member = self.members[name]
+                if member.loss not in turns:
+                    turns[member.loss] = _Turn(
+                        pick_loss(losses, member.loss), pick_weight(weight, member.loss)
+                    )
+                turns[member.loss].members[name] = member
+        for loss, turn in turns.items():
+            for member in turn.members.values():
+                member.window.expect(turn.weight)
             if self.precision.lacks_reference(loss):
-                self.precision.refer(loss, 1.0 if items is None else self.sync.largest(items))
+                self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
+        left = len(turns)
         try:
-            for left, (loss, members) in zip(reversed(range(len(sharers))), sharers.items(), strict=True):
-                with timer(["loss_backward_time", next(iter(members))]):
-                    self._backward_one(loss, *chosen[loss], members, retain_graph=left > 0)
+            for loss, turn in turns.items():
+                left -= 1
+                with timer(["loss_backward_time", next(iter(turn.members))]):
+                    self._backward_one(loss, turn, retain_graph=left > 0)
         except BaseException:
-            for members in sharers.values():  # half a gradient is none
-                for member in members.values():
+            for turn in turns.values():  # half a gradient is none
+                for member in turn.members.values():
                     member.drop()
             self.sync.broke_off()
             raise
-        for loss, members in sharers.items():
-            for name, member in members.items():
-                member.window.add(beats[name].batch, chosen[loss][0].detach(), chosen[loss][1])
+        for turn in turns.values():
+            value = turn.loss.detach()
+            for name, member in turn.members.items():
+                member.window.add(beats[name].batch, value, turn.weight)
 
-    def _backward_one(
-        self,
-        name: str,
-        loss: Tensor,
-        weight: Scalar | None,
-        members: Mapping[str, Member],
-        *,
-        retain_graph: bool,
-    ) -> None:
+    def _backward_one(self, name: str, turn: _Turn, *, retain_graph: bool) -> None:
         """Add the gradient of one loss to those of its active owners, and to no others."""
-        items = 1.0 if weight is None else weight
-        isolation = self._isolation(tuple(members))
+        items = 1.0 if turn.weight is None else turn.weight
+        isolation = self._isolation(tuple(turn.members))
         try:
             if isinstance(items, Tensor) or items > 0:
-                isolation.backward(self.precision.scaled(name, loss, items), retain_graph=retain_graph)
+                isolation.backward(self.precision.scaled(name, turn.loss, items), retain_graph=retain_graph)
             elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
-                with zeroed([p for member in members.values() for p in member.gradients.parameters]):
-                    isolation.backward(loss.nan_to_num() * 0.0, retain_graph=retain_graph)
+                with zeroed([p for member in turn.members.values() for p in member.gradients.parameters]):
+                    isolation.backward(turn.loss.nan_to_num() * 0.0, retain_graph=retain_graph)
         except RuntimeError as error:
             what = f"reduce the gradients of loss {name!r} in its backward"
             if explained := absence_behind(error, what) or _lateness_behind(error, name):
@@ -218,7 +225,7 @@ class BatchStep:
         """Close the window of one member; its gradients are gone afterwards, whatever happened."""
         m = self.members[name]
         try:
-            with timer(["optim_time", name]):
+            with timer(["optim_time", name]), torch.no_grad():
                 return self._moved(m, logger)
         finally:
             m.drop()

@@ -42,7 +42,7 @@ class Gradients(Protocol):
         """Those that the optimizer does not write themselves, but memory that they are views of."""
 
     def settle(self) -> None:
-        """The gradients of a window are complete: put every parameter where it belongs, and bring them along."""
+        """A window is complete: put every parameter where it belongs, and bring the gradients along."""
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""

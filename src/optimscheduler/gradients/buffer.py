@@ -59,9 +59,8 @@ class Buffer:
         """Whether every parameter still lies here."""
         return list(map(Tensor.data_ptr, self.parameters)) == self._addresses
 
-    @torch.no_grad()
     def gather(self) -> list[nn.Parameter]:
-        """Copy the gradients into that of the leaf.
+        """Copy the gradients into that of the leaf; call it with gradients disabled.
 
         Returns:
             The parameters that have no gradient, or a sparse one; then nothing is copied.

@@ -1,11 +1,11 @@
-"""Small parameters side by side in buffers, so that an update costs memory traffic and nothing per tensor.
+"""Small parameters side by side in buffers, so that an update pays for memory and hardly per tensor.
 
 The first window runs as torch leaves it. At its end it is known which parameters receive gradients; the
 small ones among them move together, and from then on the optimizer steps over `[buffer, large, large, ...]`.
 
-Their gradients are what they always are, and are copied together once per update: that costs less than to let
-autograd add each of them to memory of our choice. A parameter without gradient leaves its buffer, because torch
-would pass over it; a parameter that was moved elsewhere takes the layout back, once, keeping all state.
+Their gradients are what they always are, and are copied together once per update: that costs less than to
+let autograd add each of them to memory of our choice. A parameter without gradient leaves its buffer, because
+torch would pass over it; a parameter that was moved elsewhere takes the layout back, once, keeping all state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from optimscheduler.gradients.suited import SCALARS, suited
 
 __all__ = ["LARGEST", "Flat"]
 
-LARGEST: Final = 65536
+LARGEST: Final = 32768
 """Elements of the largest tensor that goes into a buffer: beyond it, zeroing a gradient and adding to it
 costs more than a tensor of its own. Measured; see docs/performance.md."""
 

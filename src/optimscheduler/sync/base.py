@@ -17,7 +17,7 @@ from optimscheduler.window import Window
 __all__ = ["GradientSync", "Met", "SingleProcess"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Met:
     """What the ranks know of a window after they have met.
 
