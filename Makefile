@@ -6,7 +6,7 @@ OUT ?= runs/char_lm
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-long check docs bench bench-gpu clean
+.PHONY: help train test test-fast test-gpu test-long check docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,12 +14,16 @@ help:  ## list the targets
 train: .venv/.run  ## train the character model of examples/char_lm into runs/char_lm
 	$(BIN)/optimscheduler train examples/char_lm/train.yaml --out $(OUT) $(ARGS)
 
-test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests, coverage
+test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests in both layouts, coverage
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" --doctest-modules src tests \
 		--cov --cov-branch --cov-report=term
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long" --layout loose tests
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long"
+
+test-gpu:  ## the tests of a CUDA device, with the torch of PYTHON
+	PYTHONPATH=src:. $(PYTHON) -m pytest -q tests/gpu
 
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600

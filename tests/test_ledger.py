@@ -146,7 +146,7 @@ def test_R22_more_than_max_skips_in_a_row_are_an_error(max_skips: int) -> None:
     assert str(caught.value) == (
         f"{max_skips + 1} gradients in a row were refused (max_skips={max_skips}), the last: "
         "real step 7 (batches 1) of loss 'main' skipped: gradient norm nan; not finite in w (1 of 1 "
-        "gradients). learning rate 0.25, loss scale 1024. Try a lower learning rate or a longer warm-up, "
+        "gradients). Learning rate 0.25, loss scale 1024. Try a lower learning rate or a longer warm-up, "
         "use_amp: bf16 instead of fp16, and look at the batches named above"
     )
 
@@ -184,13 +184,42 @@ def test_R24_on_an_accelerator_nothing_is_looked_at_until_there_are_sixteen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger = Ledger("main")
-    read: list[str] = []
-    monkeypatch.setattr(ledger, "read", read.append)
+    read: list[tuple[object, ...]] = []
+    monkeypatch.setattr(ledger, "read", lambda *given: read.append(given))
     for count in range(1, 16):
         on_device(ledger)
         assert not read, f"read after {count}"
     on_device(ledger)
-    assert read == ["learning rate 0.25, loss scale 1"]
+    assert read == [()]
+
+
+class OnItsWay:
+    """Outcomes that arrive when the test says so."""
+
+    arrived = False
+
+    def __init__(self, entries: Sequence[object]) -> None:
+        self.entries = entries
+
+    def has_arrived(self) -> bool:
+        return self.arrived
+
+    def outcomes(self) -> list[bool]:
+        return [True] * (len(self.entries) - 1) + [False]
+
+
+@pytest.mark.parametrize("arrives", [17, 24, 99])
+def test_R24_on_cuda_outcomes_are_sent_and_read_when_they_have_arrived(
+    arrives: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("optimscheduler.ledger._Sent", OnItsWay)
+    monkeypatch.setattr("optimscheduler.ledger._device_of", lambda _: "cuda")
+    ledger = Ledger("main")
+    for count in range(1, 33):
+        monkeypatch.setattr(OnItsWay, "arrived", count >= arrives)
+        on_device(ledger)
+        assert len(caplog.records) == (count >= min(arrives, 32)), count  # at 32 the next sixteen wait to go
+    assert ledger._counts == {"applied": 15, "skipped": 1, "skips_in_row": 1}
 
 
 def test_R21_with_forensics_every_outcome_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

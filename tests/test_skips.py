@@ -132,7 +132,7 @@ def test_R22_too_many_skips_in_a_row_are_an_error_and_the_weights_are_still_good
     with pytest.raises(NonFiniteError, match=r"^3 gradients in a row were refused \(max_skips=2\)") as caught:
         take(optim, DATA[2], NAN)
     assert "real step 5 (batches 5) of loss 'loss' skipped" in str(caught.value)
-    assert "learning rate 0.01, loss scale 1. Try a lower learning rate" in str(caught.value)
+    assert "Learning rate 0.01, loss scale 1. Try a lower learning rate" in str(caught.value)
     assert_same(learnt(optim), before)
     assert forgotten(optim.model)
     assert take(optim, DATA[3]).updated, "who catches it may go on"

@@ -23,7 +23,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from optimscheduler.gradients import Gradients
-from optimscheduler.scalars import Flag, Scalar, is_not, seen
+from optimscheduler.scalars import Flag, Scalar, is_not, on_device, seen
 
 __all__ = ["Fused", "Kernel", "Plain", "kernel_for", "take_step"]
 
@@ -92,13 +92,12 @@ class Fused:
         if any(block.dtype is torch.float64 for block in blocks):  # the kernel's is too coarse for these
             torch._foreach_mul_(blocks, factor / divisor)
             scale = 1.0
+        device = blocks[0].device
         if near:
-            self._step(None if seen(scale) == 1.0 else torch.as_tensor(scale, dtype=torch.float32), None)
+            self._step(None if seen(scale) == 1.0 else on_device(scale, device), None)
         else:
             self._create_momentum()
-            device = blocks[0].device
-            found_inf = torch.as_tensor(is_not(accepted), device=device).float()
-            self._step(torch.as_tensor(scale, dtype=torch.float32, device=device), found_inf)
+            self._step(on_device(scale, device), on_device(is_not(accepted), device))
         increment_version(gradients.parameters)  # fused kernels do not, and a stale graph must fail loudly
 
     def _step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from optimscheduler.window import Window
 __all__ = ["Ledger", "StepReport"]
 
 _log = logging.getLogger("optimscheduler")
-_READ_EVERY = 16  # updates; on an accelerator reading is a synchronisation
+_READ_EVERY = 16  # updates, on an accelerator
 _NAMED = 5  # parameters named in one line
 
 
@@ -88,11 +88,37 @@ class _Entry:
     text: str  # what to say if it was not
 
 
+class _Sent:
+    """Outcomes on their way from a device into pinned memory, which nobody waits for."""
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self.entries = entries
+        outcomes = _stacked(entries)
+        self._here = torch.empty(len(entries), dtype=torch.bool, pin_memory=True)
+        self._here.copy_(outcomes, non_blocking=True)
+        self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own is not typed
+        self._arrival.record(torch.cuda.current_stream(outcomes.device))
+
+    def has_arrived(self) -> bool:
+        return bool(self._arrival.query())  # type: ignore[no-untyped-call]  # see above
+
+    def outcomes(self) -> list[bool]:
+        self._arrival.synchronize()
+        outcomes: list[bool] = self._here.tolist()
+        return outcomes
+
+
+def _stacked(entries: Sequence[_Entry]) -> Tensor:
+    return torch.stack([torch.as_tensor(entry.accepted) for entry in entries])
+
+
 class Ledger:
     """Counts updates and skips of one OptimScheduler.
 
-    On a CPU every outcome is looked at when it comes. On an accelerator sixteen are read at once, so a
-    refusal is logged, and `max_skips` enforced, up to fifteen updates late; `forensics=True` reads each.
+    On a CPU every outcome is looked at when it comes. On CUDA sixteen at a time are copied to the host, and
+    looked at when they have arrived there, so that nobody waits; a refusal is logged, and `max_skips`
+    enforced, up to 31 updates late. Other accelerators wait once in sixteen updates. `forensics=True` reads
+    each at once.
 
     Args:
         loss: name of the loss, for the messages.
@@ -106,7 +132,10 @@ class Ledger:
         self.forensics = forensics
         self._counts = {"applied": 0, "skipped": 0, "skips_in_row": 0}
         self._unread: list[_Entry] = []
+        self._sent: _Sent | None = None
         self._logger: logging.Logger = _log
+        self._lr: float = 0.0
+        self._scale: Scalar = 1.0
 
     @property
     def applied(self) -> int:
@@ -142,7 +171,7 @@ class Ledger:
         Raises:
             NonFiniteError: more than `max_skips` were refused in a row.
         """
-        self._logger = logger
+        self._logger, self._lr, self._scale = logger, lr, scale
         late = isinstance(accepted, Tensor) and accepted.device.type != "cpu" and not self.forensics
         if not late and accepted and not self._unread:
             self._count_applied()
@@ -151,10 +180,15 @@ class Ledger:
         if not (late or accepted):
             text += f": gradient norm {float(norm):g}; {_blame(window, float(norm), gradients, blamed)}"
         self._unread.append(_Entry(accepted=accepted, text=text))
-        if not late or len(self._unread) >= _READ_EVERY:
-            self.read(f"learning rate {lr:g}, loss scale {float(scale):g}")
+        if not late:
+            self.read()
+            return
+        if self._sent and (self._sent.has_arrived() or len(self._unread) >= _READ_EVERY):
+            self._read_sent()
+        if len(self._unread) >= _READ_EVERY:
+            self._send()
 
-    def read(self, situation: str = "") -> dict[str, int]:
+    def read(self) -> dict[str, int]:
         """Bring the counters up to date.
 
         Returns:
@@ -163,14 +197,29 @@ class Ledger:
         Raises:
             NonFiniteError: more than `max_skips` were refused in a row.
         """
+        self._read_sent()
         entries, self._unread = self._unread, []
         if entries:
-            outcomes = torch.stack([torch.as_tensor(entry.accepted) for entry in entries]).tolist()
-            for entry, accepted in zip(entries, outcomes, strict=True):
-                self._count(entry, accepted, situation)
+            self._count_all(entries, _stacked(entries).tolist())
         return dict(self._counts)
 
-    def _count(self, entry: _Entry, accepted: bool, situation: str) -> None:
+    def _send(self) -> None:
+        """Let the unread outcomes come, where somebody need not wait for that."""
+        if _device_of(self._unread[0]) == "cuda":
+            self._sent, self._unread = _Sent(self._unread), []
+        else:
+            self.read()
+
+    def _read_sent(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent:
+            self._count_all(sent.entries, sent.outcomes())
+
+    def _count_all(self, entries: Sequence[_Entry], outcomes: Sequence[bool]) -> None:
+        for entry, accepted in zip(entries, outcomes, strict=True):
+            self._count(entry, accepted)
+
+    def _count(self, entry: _Entry, accepted: bool) -> None:
         counts = self._counts
         if accepted:
             self._count_applied()
@@ -181,7 +230,8 @@ class Ledger:
         if counts["skips_in_row"] > self.max_skips:
             raise NonFiniteError(
                 f"{counts['skips_in_row']} gradients in a row were refused (max_skips={self.max_skips}), "
-                f"the last: {entry.text}. {situation}. Try a lower learning rate or a longer warm-up, "
+                f"the last: {entry.text}. Learning rate {self._lr:g}, loss scale {float(self._scale):g}. "
+                "Try a lower learning rate or a longer warm-up, "
                 "use_amp: bf16 instead of fp16, and look at the batches named above"
             )
 
@@ -196,7 +246,11 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on counting from there."""
         self._counts = {key: int(state[key]) for key in self._counts}
-        self._unread = []
+        self._unread, self._sent = [], None
+
+
+def _device_of(entry: _Entry) -> str:
+    return entry.accepted.device.type if isinstance(entry.accepted, Tensor) else "cpu"
 
 
 def _blame(window: Window, norm: float, gradients: Gradients, blamed: Tensor | None) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-__all__ = ["Flag", "Scalar", "is_finite", "is_not", "seen"]
+__all__ = ["Flag", "Scalar", "is_finite", "is_not", "on_device", "seen"]
 
 Scalar = float | Tensor
 """A number, or a 0-d tensor that stays on its device."""
@@ -28,3 +29,10 @@ def is_finite(value: Scalar) -> Flag:
 def is_not(flag: Flag) -> Flag:
     """The opposite."""
     return ~flag if isinstance(flag, Tensor) else not flag
+
+
+def on_device(value: Scalar | Flag, device: torch.device) -> Tensor:
+    """As a 0-d float32 tensor there; the host does not wait, as it would to copy a number to a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, torch.float32)
+    return torch.full((), value, dtype=torch.float32, device=device)

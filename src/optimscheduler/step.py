@@ -170,12 +170,10 @@ class BatchStep:
         turns: dict[str, _Turn] = {}
         for name, beat in beats.items():
             if beat.active:
-                member = self.members[name]
-                if member.loss not in turns:
-                    turns[member.loss] = _Turn(
-                        pick_loss(losses, member.loss), pick_weight(weight, member.loss)
-                    )
-                turns[member.loss].members[name] = member
+                loss = self.members[name].loss
+                if loss not in turns:
+                    turns[loss] = _Turn(pick_loss(losses, loss), pick_weight(weight, loss))
+                turns[loss].members[name] = self.members[name]
         for loss, turn in turns.items():
             for member in turn.members.values():
                 member.window.expect(turn.weight)

@@ -1,0 +1,118 @@
+"""R24 and the layouts on a CUDA device: nothing waits, nothing trains otherwise than on the host."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optimscheduler import OptimScheduler
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+OPTIMIZERS = {"AdamW": {}, "SGD": {"momentum": 0.9}, "Adagrad": {}}
+
+
+def a_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4)).cuda()
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(4, 8, generator=generator).cuda(), torch.randn(4, 4, generator=generator).cuda())
+        for _ in range(count)
+    ]
+
+
+def take(optim: OptimScheduler, batch: tuple[Tensor, Tensor], times: float = 1.0) -> None:
+    with optim.forward():
+        loss = (optim.model(batch[0]) - batch[1]).square().mean() * times
+    optim.step({"loss": loss})
+
+
+def an_optim(model: nn.Module, optim_type: str = "AdamW", **arguments: Any) -> OptimScheduler:
+    conf = {"lr": 1e-2, **OPTIMIZERS[optim_type]}
+    return OptimScheduler(optim_type, conf, model, **{"use_amp": False, "grad_clip": 0.5, **arguments})
+
+
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optim_type", OPTIMIZERS)
+@pytest.mark.parametrize("use_amp", [False, "bf16", "fp16"])
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("grad_clip", [0.5, None])
+def test_R24_the_host_never_waits(optim_type: str, use_amp: Any, layout: str, grad_clip: Any) -> None:
+    optim = an_optim(a_model(), optim_type, use_amp=use_amp, layout=layout, grad_clip=grad_clip, accum_grad=2)
+    data = batches(4)
+    for batch in data:
+        take(optim, batch)
+    with nothing_waits():
+        for i in range(200):
+            take(optim, data[i % 4])
+    assert optim.member.ledger.read()["applied"] + optim.member.ledger.read()["skipped"] == 102
+
+
+@pytest.mark.parametrize("optim_type", OPTIMIZERS)
+def test_R25_both_layouts_and_the_plain_loop_agree(optim_type: str) -> None:
+    models = [a_model() for _ in range(3)]
+    data = batches(40)
+    for model, layout in zip(models, ("flat", "loose"), strict=False):
+        optim = an_optim(model, optim_type, layout=layout)
+        for batch in data:
+            take(optim, batch)
+    by_hand = getattr(torch.optim, optim_type)(models[2].parameters(), lr=1e-2, **OPTIMIZERS[optim_type])
+    for x, y in data:
+        (models[2](x) - y).square().mean().backward()
+        nn.utils.clip_grad_norm_(models[2].parameters(), 0.5)
+        by_hand.step()
+        by_hand.zero_grad()
+    flat, loose, hand = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in models)
+    assert (flat - hand).norm() <= 1e-5 * hand.norm()
+    assert (loose - hand).norm() <= 1e-5 * hand.norm()
+
+
+@pytest.mark.parametrize("optim_type", OPTIMIZERS)
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("at", [0, 5])
+def test_R20_a_refused_gradient_moves_nothing(optim_type: str, layout: str, at: int) -> None:
+    optim = an_optim(a_model(), optim_type, layout=layout)
+    data = batches(at + 2)
+    for batch in data[:at]:
+        take(optim, batch)
+    before = copy.deepcopy([p.detach() for p in optim.model.parameters()])
+    take(optim, data[at], times=float("nan"))
+    for p, was in zip(optim.model.parameters(), before, strict=True):
+        assert torch.equal(p, was)
+    take(optim, data[at + 1])
+    assert all(p.isfinite().all() for p in optim.model.parameters())
+    assert optim.member.ledger.read() == {"applied": at + 1, "skipped": 1, "skips_in_row": 0}
+
+
+def test_the_flat_weights_of_cudnn_stay_in_one_piece() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LSTM(8, 8, num_layers=2)).cuda()
+    twin = copy.deepcopy(model)
+    data = [torch.randn(5, 2, 8, device="cuda") for _ in range(6)]
+    for net, layout in ((model, "flat"), (twin, "loose")):
+        optim = an_optim(net, layout=layout)
+        for x in data:
+            with optim.forward():
+                loss = net(x)[0].square().mean()
+            optim.step({"loss": loss})
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
