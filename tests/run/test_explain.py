@@ -8,6 +8,7 @@ import pytest
 
 from optimscheduler.run.explain import rhythm, text_curve
 from optimscheduler.run.plan import make_plan
+from tests.layouts import layout
 from tests.run.command import call, config_of, write
 
 
@@ -24,6 +25,9 @@ def test_the_whole_answer(tmp_path: Path) -> None:
         "precision  as the model is, no autocast, on cpu, 1 thread",
         "main       Noamlr(optimizer=Adam, optim_loss=None, updated_modules=None, d_model=None, "
         "warmup_steps=3)",
+        "           layout: 6 tensors, each on its own"
+        if layout() == "loose"
+        else "           layout: 6 of 6 tensors are small and will lie side by side",
         "",
         "owner  group  tensors  parameters  base lr  weight decay",
         "main   all          6          49     0.01             0",

@@ -101,8 +101,8 @@ def test_what_the_user_sees_in_order(tmp_path: Path) -> None:
     assert said.err == ""
     begins = [line.partition(" ")[0] for line in said.out.splitlines()]
     assert begins[:5] == ["model", "data", "training", "precision", "main"]
-    assert begins[5:12] == ["", "owner", "main", "", "plan", "main", "note"]
-    assert begins[12:] == ["window", "window", "epoch", "the", "", "", "written"]
+    assert begins[5:13] == ["", "", "owner", "main", "", "plan", "main", "note"]
+    assert begins[13:] == ["window", "window", "epoch", "the", "", "", "written"]
     assert "  | [bold]" in said.out
     assert "  | second line" in said.out
 

@@ -79,7 +79,7 @@ def gradients_for(
     """
     loose = Loose({name: parameter for group in groups for name, parameter in group.items()})
     reason = reason_against(optimizer, loose.parameters)
-    if one_of("layout", layout, ["auto", "flat", "loose"]) == "loose" or loose.parameters[0].is_meta:
+    if one_of("layout", layout, ["auto", "flat", "loose"]) == "loose":
         return loose
     if reason is None:
         return Flat(groups, optimizer, model)

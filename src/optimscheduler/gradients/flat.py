@@ -64,9 +64,9 @@ class Flat(Loose):
 
     def __str__(self) -> str:
         if not self._buffers:
-            return f"{len(self._small)} small tensors to lie side by side, {len(self.parameters)} in all"
+            return f"{len(self._small)} of {len(self.parameters)} tensors are small and will lie side by side"
         flat, buffers = len(self.moved_elsewhere), len(self._buffers)
-        return f"{flat} small tensors in {buffers} buffer{'s'[: buffers > 1]}, {len(self._own)} on their own"
+        return f"{flat} of {len(self.parameters)} tensors lie side by side in {buffers}"
 
     # ---- around an update ----
 

@@ -42,6 +42,7 @@ class MemberPlan:
 
     Attributes:
         described: its repr.
+        layout: where its parameters lie.
         loss: name of what it optimises.
         accum_grad: batches per window.
         step_per_update: every how many windows it is active.
@@ -53,6 +54,7 @@ class MemberPlan:
     """
 
     described: str
+    layout: str
     loss: str
     accum_grad: int
     step_per_update: int
@@ -164,6 +166,7 @@ def _member_plan(optim: OptimScheduler, run: Horizon) -> MemberPlan:
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
     return MemberPlan(
         described=repr(optim),
+        layout=str(optim.member.gradients),
         loss=optim.member.loss,
         accum_grad=optim.accum_grad,
         step_per_update=optim.step_per_update,
