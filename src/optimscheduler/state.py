@@ -6,6 +6,7 @@ parameters  canonical name -> shape
 optimizer   state by name, groups
 scaler      the loss scale, or None
 clock, ledger, guard, feedback
+layout      names of the parameters in each buffer; may be left out
 window      the open window, with its gradients by name
 """
 
@@ -15,7 +16,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from optimscheduler.errors import CheckpointError
@@ -65,6 +65,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "ledger": m.ledger.state_dict(),
         "guard": m.guard.state_dict(),
         "feedback": m.feedback,
+        "layout": list(m.gradients.arrangement),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
     }
 
@@ -122,6 +123,7 @@ def _load_parts(
     m.guard.load_state_dict(state["guard"])
     m.window.load_state_dict(state["window"], m.gradients.parameters[0].device)
     m.gradients.restore(state["window"]["gradients"])
+    m.gradients.arrange(state.get("layout", ()))
     _rescale(m, precision, state["window"]["scale"])
     if settings and sum(state["ledger"].values()):
         m.values.loaded()
@@ -131,14 +133,15 @@ def _load_parts(
 
 def _rescale(m: Member, precision: Precision, saved: float) -> None:
     """Bring pending gradients that were made under another loss scale to the present one."""
-    blocks, scaler = m.gradients.blocks(), precision.scaler(m.loss)
-    if not blocks:
+    pending, scaler = m.gradients.by_name().values(), precision.scaler(m.loss)
+    if not pending:
         return
     if scaler is not None and not scaler.reference_weight:
         scaler.reference_weight = float(max(m.window.weights))
     factor = float(precision.scale(m.loss)) / saved
     if factor != 1.0:
-        torch._foreach_mul_(blocks, factor)
+        for gradient in pending:
+            gradient.mul_(factor)
 
 
 def check_torch_state(m: Member, state: Mapping[str, Any]) -> State:

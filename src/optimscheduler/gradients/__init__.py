@@ -59,6 +59,13 @@ class Gradients(Protocol):
     def clear(self) -> None:
         """Forget all gradients."""
 
+    @property
+    def arrangement(self) -> Sequence[Sequence[str]]:
+        """The names of those that lie side by side, so that a resumed run adds in the same order."""
+
+    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
+        """Lay parameters as they lay in a saved run, as far as they can."""
+
     def loosen(self) -> None:
         """Give every parameter memory and optimizer state of its own, until the next update."""
 

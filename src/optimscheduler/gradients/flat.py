@@ -105,6 +105,22 @@ class Flat(Loose):
 
     # ---- who lies where ----
 
+    @property
+    def arrangement(self) -> Sequence[Sequence[str]]:
+        """The names in each buffer, so that a resumed run adds in the same order."""
+        names = {id(parameter): name for name, parameter in self._named.items()}
+        return [[names[id(parameter)] for parameter in buffer.parameters] for buffer in self._buffers]
+
+    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
+        """Lay parameters as they lay in a saved run, where it had come to that, and as far as they can."""
+        if not arrangement:
+            return
+        for names in arrangement:
+            here = [self._named[name] for name in names if name in self._named]
+            self._bring_together(p for p in here if id(p) in self._small)
+        inside = {id(parameter) for parameter in self.moved_elsewhere}
+        self._waiting = [p for p in self._small.values() if id(p) not in inside and not p.requires_grad]
+
     def loosen(self) -> None:
         """Give every parameter memory and optimizer state of its own, until the next update."""
         for buffer in self._buffers:
@@ -127,19 +143,23 @@ class Flat(Loose):
         self._write_groups()
 
     def _admit(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Those that suit come together, with others of their group whose optimizer state is alike."""
+        """Those that have a gradient come together; the others stay on their own."""
+        self._forget(p for p in parameters if p.grad is None)
+        fit = [p for p in parameters if p.grad is not None and p.grad.layout is torch.strided]
+        for buffer in self._bring_together(fit):
+            buffer.gather()
+        _log.debug("layout: %s", self)
+
+    def _bring_together(self, parameters: Iterable[nn.Parameter]) -> list[Buffer]:
+        """Put those that suit into buffers, with others of their group whose optimizer state is alike."""
         alike: dict[tuple[object, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in suited(parameters, self._model):
             key = (self._group_of[id(parameter)], parameter.device, parameter.dtype)
             alike[*key, *self._situation(parameter)].append(parameter)
-        self._forget(p for p in parameters if p.grad is None)
         together = [self._pack(same) for same in alike.values() if len(same) > 1]
-        if together:
-            for buffer in together:
-                buffer.gather()
-            self._buffers += together
-            self._write_groups()
-            _log.debug("layout: %s", self)
+        self._buffers += together
+        self._write_groups()
+        return together
 
     def _forget(self, parameters: Iterable[nn.Parameter]) -> None:
         """These had no gradient once, and may again."""

@@ -61,6 +61,14 @@ class Loose:
         for parameter in self.parameters:
             parameter.grad = None
 
+    @property
+    def arrangement(self) -> Sequence[Sequence[str]]:
+        """Nothing lies beside anything."""
+        return []
+
+    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
+        """There is nothing to arrange."""
+
     def loosen(self) -> None:
         """It is."""
 

@@ -62,7 +62,7 @@ def reason_against(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> 
 
 
 def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Parameter]:
-    """Those that may move: dense and real, with a dense gradient, in memory that is theirs alone.
+    """Those that may move: dense and real, in memory that is theirs alone.
 
     Args:
         parameters: to choose from.
@@ -84,7 +84,6 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
-    gradient = parameter.grad
     return (
         type(parameter) is nn.Parameter
         and parameter.layout is torch.strided
@@ -93,9 +92,6 @@ def _is_plain(parameter: nn.Parameter) -> bool:
         and not (parameter.device.type == "cpu" and parameter.is_shared())  # type: ignore[no-untyped-call]  # torch's
         and parameter.numel() > 0
         and _is_dense(parameter)
-        and gradient is not None
-        and type(gradient) is Tensor
-        and gradient.layout is torch.strided
     )
 
 
