@@ -67,7 +67,7 @@ class Gradients(Protocol):
         """Lay parameters as they lay in a saved run, as far as they can."""
 
     def loosen(self) -> None:
-        """Give every parameter memory and optimizer state of its own, until the next update."""
+        """Give every parameter optimizer state of its own, until the next update."""
 
 
 def gradients_for(

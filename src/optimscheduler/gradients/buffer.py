@@ -80,14 +80,6 @@ class Buffer:
         self.leaf.grad = self.gradient
         return []
 
-    def attach(self) -> None:
-        """Let the parameters' own gradients be views, for somebody who changes them there."""
-        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
-            parameter.grad = gradient
-
-    @torch.no_grad()
-    def release(self) -> None:
-        """Give every parameter memory of its own again."""
-        for parameter, address in zip(self.parameters, self._addresses, strict=True):
-            if parameter.data_ptr() == address:
-                parameter.data = parameter.data.clone()
+    def dissolve(self) -> None:
+        """Nobody steps over the leaf any more; the parameters stay where they are, or move on."""
+        del self.leaf, self.gradient, self._gradients

@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from optimscheduler.gradients.buffer import Buffer
 from optimscheduler.gradients.loose import Loose
@@ -28,6 +29,8 @@ __all__ = ["LARGEST", "Flat"]
 LARGEST: Final = 32768
 """Elements of the largest tensor that goes into a buffer: beyond it, zeroing a gradient and adding to it
 costs more than a tensor of its own. Measured; see docs/performance.md."""
+
+_TRIES: Final = 8  # updates in which a parameter that could not move is looked at again
 
 _log = logging.getLogger("optimscheduler")
 
@@ -52,15 +55,29 @@ class Flat(Loose):
         self._optimizer = optimizer
         self._model = model
         self._groups = [list(group.values()) for group in groups]
-        self._group_of = {id(p): i for i, group in enumerate(self._groups) for p in group}
+        self._group_of = {p: i for i, group in enumerate(self._groups) for p in group}
         self._scalars = SCALARS[type(optimizer)]
         self._buffers: list[Buffer] = []
-        self._small = {id(p): p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
-        self._waiting = list(self._small.values())  # to be looked at in the next `settle`
+        self._small = {p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
+        self._waiting = self._all_small()  # to be looked at in the next `settle`
+        self._tries = _TRIES
         self.moved_elsewhere: list[nn.Parameter] = []
-        optimizer.zero_grad = self._zero_grad  # type: ignore[method-assign]
-        optimizer.register_state_dict_post_hook(self._state_dict)
-        optimizer.register_load_state_dict_pre_hook(lambda *_: self.loosen())
+        self._take_charge()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy: its parameters have memory of their own, its optimizer knows nothing of it yet."""
+        self.__dict__.update(state)
+        self._take_charge()
+        self.loosen()
+
+    def _take_charge(self) -> None:
+        """Let the optimizer answer as if it were over the model's parameters."""
+        self._optimizer.zero_grad = self._zero_grad  # type: ignore[method-assign]
+        self._optimizer.register_state_dict_post_hook(self._state_dict)
+        self._optimizer.register_load_state_dict_pre_hook(lambda *_: self.loosen())
+
+    def _all_small(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters if parameter in self._small]
 
     def __str__(self) -> str:
         if not self._buffers:
@@ -75,15 +92,14 @@ class Flat(Loose):
         super().settle()
         if not all(buffer.is_whole() for buffer in self._buffers):
             self._give_up("a parameter was moved to other memory: .to(), .half(), p.data = ...")
+        if self._small and (self._optimizer._optimizer_step_pre_hooks or _global_optimizer_pre_hooks):
+            self._give_up("a hook before the optimizer's step may change gradients")
         for buffer in list(self._buffers):
             if unfit := buffer.gather():
                 self._dismiss(buffer, unfit)
         if self._waiting and (ready := [p for p in self._waiting if p.requires_grad]):
             self._waiting = [p for p in self._waiting if not p.requires_grad]
             self._admit(ready)
-        if self._optimizer._optimizer_step_pre_hooks:  # which may change gradients, wherever they find them
-            for buffer in self._buffers:
-                buffer.attach()
 
     def blocks(self) -> list[Tensor]:
         """The buffers' gradients, and those on their own that there are."""
@@ -108,8 +124,8 @@ class Flat(Loose):
     @property
     def arrangement(self) -> Sequence[Sequence[str]]:
         """The names in each buffer, so that a resumed run adds in the same order."""
-        names = {id(parameter): name for name, parameter in self._named.items()}
-        return [[names[id(parameter)] for parameter in buffer.parameters] for buffer in self._buffers]
+        names = {parameter: name for name, parameter in self._named.items()}
+        return [[names[parameter] for parameter in buffer.parameters] for buffer in self._buffers]
 
     def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
         """Lay parameters as they lay in a saved run, where it had come to that, and as far as they can."""
@@ -117,80 +133,75 @@ class Flat(Loose):
             return
         for names in arrangement:
             here = [self._named[name] for name in names if name in self._named]
-            self._bring_together(p for p in here if id(p) in self._small)
-        inside = {id(parameter) for parameter in self.moved_elsewhere}
-        self._waiting = [p for p in self._small.values() if id(p) not in inside and not p.requires_grad]
+            self._bring_together(p for p in here if p in self._small)
+        inside = set(self.moved_elsewhere)
+        self._waiting = [p for p in self._all_small() if p not in inside and not p.requires_grad]
 
     def loosen(self) -> None:
-        """Give every parameter memory and optimizer state of its own, until the next update."""
-        for buffer in self._buffers:
-            self._unpack(buffer)
-        self._buffers = []
-        self._waiting = list(self._small.values())
-        self._write_groups()
+        """Give every parameter optimizer state of its own, until the next update; it stays where it is."""
+        buffers, self._buffers = self._buffers, []
+        self._waiting, self._tries = self._all_small(), _TRIES
+        self._unpack(buffers)
 
     def _give_up(self, reason: str) -> None:
         self.loosen()
-        self._small, self._waiting = {}, []
+        self._small, self._waiting = set(), []
         _log.warning("layout: loose from here on, every tensor on its own: %s", reason)
 
     def _dismiss(self, buffer: Buffer, unfit: Sequence[nn.Parameter]) -> None:
         """These parameters leave their buffer: for good, or until they are unfrozen."""
-        self._forget(p for p in unfit if p.requires_grad)
-        self._waiting += [p for p in buffer.parameters if id(p) in self._small]
-        self._unpack(buffer)
+        self._small -= {p for p in unfit if p.requires_grad}
+        self._waiting += [p for p in buffer.parameters if p in self._small]
         self._buffers.remove(buffer)
-        self._write_groups()
+        self._unpack([buffer])
+        for parameter in unfit:
+            parameter.data = parameter.data.clone()  # or it would keep the whole buffer alive
 
     def _admit(self, parameters: Sequence[nn.Parameter]) -> None:
         """Those that have a gradient come together; the others stay on their own."""
-        self._forget(p for p in parameters if p.grad is None)
+        self._small -= {p for p in parameters if p.grad is None}
         fit = [p for p in parameters if p.grad is not None and p.grad.layout is torch.strided]
         for buffer in self._bring_together(fit):
             buffer.gather()
+        self._tries -= 1
+        if self._tries > 0:  # somebody may have let go of them by then
+            self._waiting += [p for p in fit if p not in set(self.moved_elsewhere)]
         _log.debug("layout: %s", self)
 
     def _bring_together(self, parameters: Iterable[nn.Parameter]) -> list[Buffer]:
         """Put those that suit into buffers, with others of their group whose optimizer state is alike."""
         alike: dict[tuple[object, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in suited(parameters, self._model):
-            key = (self._group_of[id(parameter)], parameter.device, parameter.dtype)
+            key = (self._group_of[parameter], parameter.device, parameter.dtype)
             alike[*key, *self._situation(parameter)].append(parameter)
         together = [self._pack(same) for same in alike.values() if len(same) > 1]
         self._buffers += together
         self._write_groups()
         return together
 
-    def _forget(self, parameters: Iterable[nn.Parameter]) -> None:
-        """These had no gradient once, and may again."""
-        for parameter in parameters:
-            self._small.pop(id(parameter), None)
-
     def _write_groups(self) -> None:
         """Tell the optimizer what to step over."""
         self._blocks = None
         self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
-        inside = {id(p) for p in self.moved_elsewhere}
-        self._own = [p for p in self.parameters if id(p) not in inside]
+        inside = set(self.moved_elsewhere)
+        self._own = [p for p in self.parameters if p not in inside]
         for i, own in enumerate(self._groups):
-            leaves = [b.leaf for b in self._buffers if self._group_of[id(b.parameters[0])] == i]
-            self._optimizer.param_groups[i]["params"] = leaves + [p for p in own if id(p) not in inside]
+            leaves = [b.leaf for b in self._buffers if self._group_of[b.parameters[0]] == i]
+            self._optimizer.param_groups[i]["params"] = leaves + [p for p in own if p not in inside]
 
     # ---- the optimizer's state ----
 
     def _state_dict(self, *_: object) -> State:
         """What `optimizer.state_dict()` would give were it over `parameters`; tensors may be views."""
-        states = {id(p): dict(self._optimizer.state[p]) for p in self._own if p in self._optimizer.state}
+        states = {p: dict(self._optimizer.state[p]) for p in self._own if p in self._optimizer.state}
         for buffer in self._buffers:
-            states |= {
-                id(p): own for p, own in zip(buffer.parameters, self._split(buffer), strict=True) if own
-            }
-        index = {id(p): i for i, p in enumerate(self.parameters)}
+            states |= {p: own for p, own in zip(buffer.parameters, self._split(buffer), strict=True) if own}
+        index = {p: i for i, p in enumerate(self.parameters)}
         groups = [
-            {**group, "params": [index[id(p)] for p in own]}
+            {**group, "params": [index[p] for p in own]}
             for group, own in zip(self._optimizer.param_groups, self._groups, strict=True)
         ]
-        state = {i: states[id(p)] for i, p in enumerate(self.parameters) if id(p) in states}
+        state = {i: states[p] for p, i in index.items() if p in states}
         return {"state": state, "param_groups": groups}
 
     def _situation(self, parameter: nn.Parameter) -> Iterable[object]:
@@ -220,15 +231,20 @@ class Flat(Loose):
             self._optimizer.state[buffer.leaf] = together
         return buffer
 
-    def _unpack(self, buffer: Buffer) -> None:
-        states = self._split(buffer)
-        self._optimizer.state.pop(buffer.leaf, None)
-        buffer.release()
-        for parameter, state in zip(buffer.parameters, states, strict=True):
-            if state:
-                self._optimizer.state[parameter] = {
-                    key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()
-                }
+    def _unpack(self, buffers: Sequence[Buffer]) -> None:
+        """Buffers that are in use no longer: their parameters get optimizer state of their own."""
+        for buffer in buffers:
+            states = self._split(buffer)
+            self._optimizer.state.pop(buffer.leaf, None)
+            for parameter, state in zip(buffer.parameters, states, strict=True):
+                if state:
+                    self._optimizer.state[parameter] = {
+                        key: value.clone() if isinstance(value, Tensor) else value
+                        for key, value in state.items()
+                    }
+        self._write_groups()
+        for buffer in buffers:
+            buffer.dissolve()
 
     def _split(self, buffer: Buffer) -> list[State]:
         """The optimizer's state about each parameter of a buffer, as views."""

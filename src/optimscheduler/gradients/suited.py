@@ -46,6 +46,7 @@ SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
 BUFFERS: Final[weakref.WeakSet[torch.UntypedStorage]] = weakref.WeakSet()
 """Memory that parameters were moved into; they may be moved out of it again."""
 
+_holders = getattr(torch._C, "_storage_Use_Count", None)
 _DEVICES: Final = ("cpu", "cuda")
 
 
@@ -62,7 +63,10 @@ def reason_against(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> 
 
 
 def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Parameter]:
-    """Those that may move: dense and real, in memory that is theirs alone.
+    """Those that may move: dense and real, in memory that nothing else looks at.
+
+    Something that was made of a parameter before, say by `model.state_dict()`, would go on showing the old
+    memory. How many tensors lie in a memory is asked of torch.
 
     Args:
         parameters: to choose from.
@@ -79,8 +83,14 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
         for p in parameters
         if _is_plain(p)
         and addresses[p.data_ptr()] <= 1
-        and (p.untyped_storage() in BUFFERS or (storages[p.data_ptr()] <= 1 and _fills_its_memory(p)))
+        and (p.untyped_storage() in BUFFERS or _fills_its_memory(p))
+        and _tensors_in(p.untyped_storage()) <= max(storages[p.untyped_storage().data_ptr()], 1)
     ]
+
+
+def _tensors_in(storage: torch.UntypedStorage) -> int:
+    """How many tensors lie there; 0 where torch does not say."""
+    return _holders(storage._cdata) - 1 if _holders else 0  # less the one that asks
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
