@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
@@ -19,6 +19,7 @@ __all__ = ["build_optimizer", "find_optimizer", "group_keys", "path_of", "peak_l
 
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 _FUSED_DEVICES = {"cpu", "cuda"}
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def find_optimizer(optim_type: str) -> type[Optimizer]:
@@ -118,12 +119,15 @@ def _check_settings(
 
 
 def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:
-    sharded = {is_sharded(parameter) for parameter in owned.by_name.values()}
+    parameters = owned.by_name.values()
+    sharded = set(map(is_sharded, parameters))
     if True in sharded and (False in sharded or optimizer_class not in (Adam, AdamW)):
         return False  # the other fused kernels do not know DTensors, and none knows both kinds at once
+    if optimizer_class is SGD and any(p.device.type == "cpu" and p.dtype in _HALF for p in parameters):
+        return False  # torch's kernel leaves most of these weights where they are, without an error
     return (
         optimizer_class.__module__.startswith("torch.optim.")
         and "fused" in inspect.signature(optimizer_class).parameters
         and not any(key in conf for key in _IMPLEMENTATIONS)
-        and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in owned.by_name.values())
+        and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
     )

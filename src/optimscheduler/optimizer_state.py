@@ -55,7 +55,18 @@ def load_optimizer(
         group.update(
             {key: value for key, value in theirs.items() if key in group and key not in implementation}
         )
+    kept = raw["state"]
     optimizer.load_state_dict(raw)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, state in kept.items():
+        _keep_dtype(optimizer.state[parameters[i]], state)
+
+
+def _keep_dtype(state: State, saved: Mapping[str, Any]) -> None:
+    """Torch casts all but `step` to the parameter's dtype; numbers kept once per tensor have their own."""
+    for key, value in saved.items():
+        if isinstance(value, Tensor) and value.ndim == 0:
+            state[key] = value.to(state[key].device)
 
 
 def _copied(state: Mapping[str, Any]) -> State:

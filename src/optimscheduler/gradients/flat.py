@@ -247,12 +247,11 @@ class Flat(Loose):
             buffer.dissolve()
 
     def _split(self, buffer: Buffer) -> list[State]:
-        """The optimizer's state about each parameter of a buffer, as views."""
+        """The optimizer's state about each parameter of a buffer: views, and copies of what is kept once."""
         together: State = self._optimizer.state.get(buffer.leaf, {})
         states: list[State] = [{} for _ in buffer.parameters]
         for key, value in together.items():
-            shared = self._is_shared(key, value)
-            pieces = [value] * len(states) if shared else buffer.beside(value)
-            for state, piece in zip(states, pieces, strict=True):
-                state[key] = piece
+            views = None if self._is_shared(key, value) else buffer.beside(value)
+            for i, state in enumerate(states):
+                state[key] = views[i] if views else value.clone() if isinstance(value, Tensor) else value
         return states
