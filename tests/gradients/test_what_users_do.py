@@ -33,7 +33,7 @@ from tests.cases_flat import (
     pair,
     play,
 )
-from tests.cases_models import optim_of, weights
+from tests.cases_models import assert_same, optim_of, stored, weights
 
 ALWAYS, WITHOUT = "ssssssssss", "ssss--ssss"
 """The side has a gradient in every batch, and not in the third window of two."""
@@ -446,6 +446,7 @@ MOVES = [clone_one, clone_all, exchange, tie, tie_back, as_vector, share, there_
 @pytest.mark.parametrize("at", [BETWEEN, MID], ids=["between", "mid"])
 @pytest.mark.parametrize("do", MOVES, ids=lambda do: do.__name__)
 @pytest.mark.parametrize("optim_type", CONFS)
+@pytest.mark.filterwarnings("ignore:grad and param do not obey")
 def test_weights_moved_elsewhere_dissolve_the_layout_once_and_keep_everything(
     optim_type: str, do: Do, at: int, sides: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -709,6 +710,22 @@ def test_a_copy_of_the_model_is_independent(by: str) -> None:
             go(optim, batch)
         agree(*(optim.model for optim in both))
     assert is_flat(both[0])
+
+
+@pytest.mark.parametrize("accum_grad", [1, 2])
+def test_a_copy_of_an_optimscheduler_has_the_same_state_and_takes_one(accum_grad: int) -> None:
+    both = pair(accum_grad=accum_grad)
+    for batch in draws("sssss"):
+        for optim in both:
+            go(optim, batch)
+    assert is_flat(both[0])
+    for optim in both:
+        state = optim.state_dict()
+        twin = copy.deepcopy(optim)
+        assert_same(twin.state_dict(), state)
+        twin = copy.deepcopy(optim)
+        twin.load_state_dict(stored(state))
+        assert_same(twin.state_dict(), state)
 
 
 def test_a_copy_of_model_and_optimscheduler_together() -> None:
