@@ -181,7 +181,7 @@ def test_auto_is_flat_where_it_can_be(optim_type: str, caplog: pytest.LogCapture
 
 
 def test_an_unknown_layout_names_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match="layout must be"):
+    with pytest.raises(ConfigError, match="Known: auto, flat, loose"):
         optim_of(a_model(), layout="flatt")
 
 
