@@ -55,7 +55,8 @@ def twins(
     flat = optim_of(make(), optim_type, layout="flat", conf=conf, **arguments)
     loose = optim_of(make(), optim_type, layout="loose", conf=plain, **arguments)
     assert isinstance(loose.member.kernel, Plain)
-    assert isinstance(flat.member.kernel, Fused) is (optim_type in FUSED)
+    lower = next(flat.model.parameters()).dtype.itemsize < 4
+    assert lower or isinstance(flat.member.kernel, Fused) is (optim_type in FUSED)
     return flat, loose
 
 
@@ -79,8 +80,8 @@ def race(
         extra = {} if weights is None else {"weight": weights[i]}
         mine, theirs = (one(optim, batch, **extra).read() for optim in (flat, loose))
         assert (mine.updated, mine.skipped, mine.lr) == (theirs.updated, theirs.skipped, theirs.lr)
-        if mine.grad_norm != theirs.grad_norm:  # neither is None
-            assert mine.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-2 if flat.use_amp else 1e-3)
+        if theirs.grad_norm is not None:
+            assert mine.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-2, abs=1e-4, nan_ok=True)
         assert is_flat(flat) or not flat.member.updates
     assert flat.member.updates == loose.member.updates
     assert len(flat.member.gradients.moved_elsewhere) == len(list(flat.model.parameters()))
@@ -170,14 +171,30 @@ def test_R20_R26_a_loss_scale_too_large_is_found_by_both(optim_type: str) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_R25_weights_in_half_precision(dtype: torch.dtype) -> None:
-    flat, loose = twins("SGD", lambda: a_net(dtype), {"lr": 0.02}, grad_clip=None)
+@pytest.mark.parametrize("optim_type", FUSED)
+def test_R25_weights_in_half_precision(optim_type: str, dtype: torch.dtype) -> None:
+    flat, loose = twins(optim_type, lambda: a_net(dtype), {"lr": 0.02, "weight_decay": 0.0})
     for batch in data_for(dtype, 20):
         for optim in (flat, loose):
             one(optim, batch)
         assert is_flat(flat)
+    assert distance(flat.model, a_net(dtype)) > 5e-2, "it was trained"
     assert distance(flat.model, loose.model) <= 2e-2
-    assert distance(flat.model, a_net(dtype)) > 5e-2
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("optim_type", FUSED)
+def test_every_weight_in_half_precision_moves(optim_type: str, dtype: torch.dtype, layout: str) -> None:
+    """Not so in torch's fused SGD: 2.12 and 2.13 pass over whole vectors of 16 bits on a CPU (issue 191763)."""
+    model = nn.ParameterList([nn.Parameter(torch.ones(n, dtype=dtype)) for n in (5, 16, 64, 100)])
+    optim = optim_of(model, optim_type, layout=layout)
+    for _ in range(2):
+        loss = torch.stack([p.square().sum() for p in model]).sum()
+        assert optim.step({"loss": loss}).read().updated
+    assert bool(optim.member.gradients.moved_elsewhere) is (layout == "flat")
+    for p in model:
+        assert (p < 1).all(), f"{int((p == 1).sum())} of {len(p)} have not moved"
 
 
 @pytest.mark.parametrize(
