@@ -180,7 +180,7 @@ def test_R25_weights_in_half_precision(optim_type: str, dtype: torch.dtype) -> N
             one(optim, batch)
         assert is_flat(flat)
     assert distance(flat.model, a_net(dtype)) > 5e-2, "it was trained"
-    assert distance(flat.model, loose.model) <= 2e-2
+    assert distance(flat.model, loose.model) <= 5e-2
 
 
 @pytest.mark.parametrize("layout", ["flat", "loose"])
