@@ -183,8 +183,8 @@ def test_R32_one_rank_alone_dissolves_its_layout(
     assert (flat_0, flat_1) == ([8], [0])
     far = max(float((w - weights_1[n]).abs().max()) for n, w in weights_0.items())
     assert far < (1e-9 if dtype is torch.float64 else 1e-3)
+    assert far == 0, f"by {far:g}"
     assert norms_0 == norms_1
-    assert far == 0
 
 
 @pytest.mark.parametrize("wrap", ["ddp", "hand"])
