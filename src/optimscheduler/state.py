@@ -6,7 +6,7 @@ parameters  canonical name -> shape
 optimizer   state by name, groups
 scaler      the loss scale, or None
 clock, ledger, guard, feedback
-layout      names of the parameters in each buffer; may be left out
+layout      which small parameters lie side by side, by name; None, or left out, for none
 window      the open window, with its gradients by name
 """
 
@@ -65,7 +65,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "ledger": m.ledger.state_dict(),
         "guard": m.guard.state_dict(),
         "feedback": m.feedback,
-        "layout": list(m.gradients.arrangement),
+        "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
     }
 
@@ -123,7 +123,7 @@ def _load_parts(
     m.guard.load_state_dict(state["guard"])
     m.window.load_state_dict(state["window"], m.gradients.parameters[0].device)
     m.gradients.restore(state["window"]["gradients"])
-    m.gradients.arrange(state.get("layout", ()))
+    m.gradients.arrange(state.get("layout"))
     _rescale(m, precision, state["window"]["scale"])
     if settings and sum(state["ledger"].values()):
         m.values.loaded()

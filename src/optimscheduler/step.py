@@ -232,7 +232,7 @@ class BatchStep:
         real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
-        m.gradients.settle()
+        m.gradients.settle(alike=met.alike)
         m.say_missing(logger)
         if not m.gradients.blocks():
             return m.report(met.loss, completes=True)

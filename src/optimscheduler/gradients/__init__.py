@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,7 +27,7 @@ _log = logging.getLogger("optimscheduler")
 class Gradients(Protocol):
     """The gradients of the owned parameters, whatever memory they lie in.
 
-    Once a window is complete, and the ranks have met: `settle`, the update over `blocks`, `clear`.
+    Once a window is complete: `outlook`, the ranks meet, `settle`, the update over `blocks`, `clear`.
     """
 
     bit_for_bit: bool
@@ -41,8 +41,19 @@ class Gradients(Protocol):
     def moved_elsewhere(self) -> Sequence[nn.Parameter]:
         """Those that the optimizer does not write themselves, but memory that they are views of."""
 
-    def settle(self) -> None:
-        """A window is complete: put every parameter where it belongs, and bring the gradients along."""
+    def outlook(self) -> int:
+        """A window is complete: look at what was done to the model since the last.
+
+        Returns:
+            A number that stands for where parameters lie and are going to lie: the ranks compare it.
+        """
+
+    def settle(self, *, alike: bool = True) -> None:
+        """After the ranks have met: put every parameter where it belongs, and bring the gradients along.
+
+        Args:
+            alike: all ranks have the same outlook.
+        """
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
@@ -59,11 +70,10 @@ class Gradients(Protocol):
     def clear(self) -> None:
         """Forget all gradients."""
 
-    @property
-    def arrangement(self) -> Sequence[Sequence[str]]:
-        """The names of those that lie side by side, so that a resumed run adds in the same order."""
+    def arrangement(self) -> dict[str, Any] | None:
+        """Who lies side by side, by name, so that a resumed run adds in the same order; None for nobody ever."""
 
-    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
+    def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
         """Lay parameters as they lay in a saved run, as far as they can."""
 
     def loosen(self) -> None:

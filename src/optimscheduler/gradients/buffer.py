@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -26,32 +26,68 @@ class Buffer:
     without touching them, until `gather` copies them into the gradient of the leaf.
 
     Args:
-        parameters: dense, with strides in any order.
+        parameters: that lie there.
+        offsets: where in the memory each begins.
+        memory: 1-D, of the parameters.
+        gradient: 1-D, as long.
     """
 
-    @torch.no_grad()
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], offsets: Sequence[int], memory: Tensor, gradient: Tensor
+    ) -> None:
         self.parameters = list(parameters)
-        first = self.parameters[0]
-        step = _ALIGNMENT // first.element_size()
-        self._offsets, end = [], 0
-        for parameter in self.parameters:
-            self._offsets.append(end)
-            end += -(-parameter.numel() // step) * step
-        self.leaf = nn.Parameter(first.new_zeros(end))
-        BUFFERS.add(self.leaf.untyped_storage())
-        self.gradient = first.new_zeros(end)
-        self._gradients = self.beside(self.gradient)
-        values = self.beside(self.leaf.data)
-        torch._foreach_copy_(values, [parameter.data for parameter in self.parameters])
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.data = value
+        self.leaf = nn.Parameter(memory)
+        self._offsets = list(offsets)
+        self._gradient = gradient
+        self._gradients = self.beside(gradient)
         self._addresses = list(map(Tensor.data_ptr, self.parameters))
+        self.leaf.grad = gradient
+
+    @classmethod
+    @torch.no_grad()
+    def around(cls, parameters: Sequence[nn.Parameter]) -> Buffer:
+        """Move these, dense and with strides in any order, into new memory."""
+        first = parameters[0]
+        step = _ALIGNMENT // first.element_size()
+        offsets, end = [], 0
+        for parameter in parameters:
+            offsets.append(end)
+            end += -(-parameter.numel() // step) * step
+        memory, gradient = first.new_zeros(end), first.new_zeros(end)
+        BUFFERS.add(memory.untyped_storage())
+        for parameter, offset in zip(parameters, offsets, strict=True):
+            value = memory.as_strided(parameter.size(), parameter.stride(), offset)
+            value.copy_(parameter.data)
+            parameter.data = value
+        return cls(parameters, offsets, memory, gradient)
+
+    def without(self, gone: Collection[nn.Parameter]) -> list[tuple[Buffer, slice]]:
+        """The pieces of two parameters or more that are left between these, and where; nothing moves."""
+        pieces: list[tuple[Buffer, slice]] = []
+        start = 0
+        for i in [*(i for i, p in enumerate(self.parameters) if p in gone), len(self.parameters)]:
+            if i - start > 1:
+                begin = self._offsets[start]
+                place = slice(begin, self._offsets[i] if i < len(self._offsets) else self.leaf.numel())
+                piece = Buffer(
+                    self.parameters[start:i],
+                    [offset - begin for offset in self._offsets[start:i]],
+                    self.leaf.data[place],
+                    self._gradient[place],
+                )
+                pieces.append((piece, place))
+            start = i + 1
+        return pieces
+
+    @property
+    def gradient(self) -> Tensor:
+        """1-D, as `gather` has left it."""
+        return self._gradient
 
     def beside(self, row: Tensor) -> list[Tensor]:
         """Views of a 1-D tensor as long as `leaf`, one for each parameter, shaped like it."""
         return [
-            row.as_strided(p.size(), p.stride(), offset)
+            row.as_strided(p.size(), p.stride(), row.storage_offset() + offset)
             for p, offset in zip(self.parameters, self._offsets, strict=True)
         ]
 
@@ -77,9 +113,9 @@ class Buffer:
             if not unfit:
                 raise
             return unfit
-        self.leaf.grad = self.gradient
+        self.leaf.grad = self._gradient
         return []
 
     def dissolve(self) -> None:
         """Nobody steps over the leaf any more; the parameters stay where they are, or move on."""
-        del self.leaf, self.gradient, self._gradients
+        del self.leaf, self._gradient, self._gradients

@@ -61,6 +61,10 @@ class Flat(Loose):
         self._small = {p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
         self._waiting = self._all_small()  # to be looked at in the next `settle`
         self._tries = _TRIES
+        self._ready: list[nn.Parameter] = []  # of those waiting, from `outlook` to `settle`
+        self._fit: list[nn.Parameter] = []  # of those ready
+        self._doubt: str | None = None
+        self._places = 0  # stands for who lies where
         self.moved_elsewhere: list[nn.Parameter] = []
         self._take_charge()
 
@@ -87,19 +91,34 @@ class Flat(Loose):
 
     # ---- around an update ----
 
-    def settle(self) -> None:
-        """See what was done to the model, put every parameter where it belongs, bring the gradients along."""
-        super().settle()
+    def outlook(self) -> int:
+        """Look at what was done to the model; the number stands for what `settle` will make of it."""
+        self._doubt = self._find_doubt()
+        self._ready = [] if self._doubt else [p for p in self._waiting if p.requires_grad]
+        self._fit = suited(self._ready, self._model) if self._ready else []
+        if not (self._fit or self._doubt):
+            return self._places
+        order = {parameter: i for i, parameter in enumerate(self.parameters)}
+        return _number_for((self._places, bool(self._doubt), *(order[p] for p in self._fit)))
+
+    def _find_doubt(self) -> str | None:
+        """Why nothing should lie side by side any more."""
         if not all(buffer.is_whole() for buffer in self._buffers):
-            self._give_up("a parameter was moved to other memory: .to(), .half(), p.data = ...")
+            return "a parameter was moved to other memory: .to(), .half(), p.data = ..."
         if self._small and (self._optimizer._optimizer_step_pre_hooks or _global_optimizer_pre_hooks):
-            self._give_up("a hook before the optimizer's step may change gradients")
+            return "a hook before the optimizer's step may change gradients"
+        return None
+
+    def settle(self, *, alike: bool = True) -> None:
+        """Put every parameter where `outlook` has seen it fit, and bring the gradients along."""
+        super().settle(alike=alike)
+        if self._doubt or (self._small and not alike):
+            self._give_up(self._doubt or "the parameters of another rank do not lie as they do here")
         for buffer in list(self._buffers):
             if unfit := buffer.gather():
                 self._dismiss(buffer, unfit)
-        if self._waiting and (ready := [p for p in self._waiting if p.requires_grad]):
-            self._waiting = [p for p in self._waiting if not p.requires_grad]
-            self._admit(ready)
+        if self._ready:
+            self._admit()
 
     def blocks(self) -> list[Tensor]:
         """The buffers' gradients, and those on their own that there are."""
@@ -121,21 +140,24 @@ class Flat(Loose):
 
     # ---- who lies where ----
 
-    @property
-    def arrangement(self) -> Sequence[Sequence[str]]:
-        """The names in each buffer, so that a resumed run adds in the same order."""
+    def arrangement(self) -> dict[str, Any] | None:
+        """Who lies in which buffer, and who may still come, by name."""
         names = {parameter: name for name, parameter in self._named.items()}
-        return [[names[parameter] for parameter in buffer.parameters] for buffer in self._buffers]
+        return {
+            "together": [[names[parameter] for parameter in buffer.parameters] for buffer in self._buffers],
+            "waiting": [names[parameter] for parameter in self._waiting],
+            "tries": self._tries,
+        }
 
-    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
-        """Lay parameters as they lay in a saved run, where it had come to that, and as far as they can."""
-        if not arrangement:
+    def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
+        """Lay parameters as they lay in a saved run of this layout, as far as they can."""
+        if arrangement is None:
             return
-        for names in arrangement:
+        for names in arrangement["together"]:
             here = [self._named[name] for name in names if name in self._named]
-            self._bring_together(p for p in here if p in self._small)
-        inside = set(self.moved_elsewhere)
-        self._waiting = [p for p in self._all_small() if p not in inside and not p.requires_grad]
+            self._bring_together(suited([p for p in here if p in self._small], self._model))
+        self._waiting = [self._named[name] for name in arrangement["waiting"] if name in self._named]
+        self._tries = arrangement["tries"]
 
     def loosen(self) -> None:
         """Give every parameter optimizer state of its own, until the next update; it stays where it is."""
@@ -145,33 +167,42 @@ class Flat(Loose):
 
     def _give_up(self, reason: str) -> None:
         self.loosen()
-        self._small, self._waiting = set(), []
+        self._small, self._waiting, self._ready = set(), [], []
         _log.warning("layout: loose from here on, every tensor on its own: %s", reason)
 
     def _dismiss(self, buffer: Buffer, unfit: Sequence[nn.Parameter]) -> None:
-        """These parameters leave their buffer: for good, or until they are unfrozen."""
-        self._small -= {p for p in unfit if p.requires_grad}
-        self._waiting += [p for p in buffer.parameters if p in self._small]
-        self._buffers.remove(buffer)
+        """These are stepped over on their own from now on; the others stay where they are, in pieces."""
+        self._small -= set(unfit)
+        at = self._buffers.index(buffer)
+        state = self._optimizer.state.get(buffer.leaf, {})
+        pieces = buffer.without(set(unfit))
+        for piece, place in pieces:
+            piece.gather()
+            self._optimizer.state[piece.leaf] = {
+                key: _copied(value) if self._is_shared(key, value) else value[place]
+                for key, value in state.items()
+            }
+        self._buffers[at : at + 1] = [piece for piece, _ in pieces]
         self._unpack([buffer])
-        for parameter in unfit:
-            parameter.data = parameter.data.clone()  # or it would keep the whole buffer alive
 
-    def _admit(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Those that have a gradient come together; the others stay on their own."""
-        self._small -= {p for p in parameters if p.grad is None}
-        fit = [p for p in parameters if p.grad is not None and p.grad.layout is torch.strided]
+    def _admit(self) -> None:
+        """Those that are ready, fit and have a gradient come together; the others stay on their own."""
+        ready = set(self._ready)
+        self._small -= {p for p in ready if p.grad is None}
+        fit = [p for p in self._fit if p.grad is not None and p.grad.layout is torch.strided]
         for buffer in self._bring_together(fit):
             buffer.gather()
+        self._waiting = [p for p in self._waiting if p not in ready]
         self._tries -= 1
         if self._tries > 0:  # somebody may have let go of them by then
-            self._waiting += [p for p in fit if p not in set(self.moved_elsewhere)]
+            placed = set(self.moved_elsewhere)
+            self._waiting += [p for p in self._ready if p.grad is not None and p not in placed]
         _log.debug("layout: %s", self)
 
     def _bring_together(self, parameters: Iterable[nn.Parameter]) -> list[Buffer]:
-        """Put those that suit into buffers, with others of their group whose optimizer state is alike."""
+        """Put these into buffers, with others of their group whose optimizer state is alike."""
         alike: dict[tuple[object, ...], list[nn.Parameter]] = defaultdict(list)
-        for parameter in suited(parameters, self._model):
+        for parameter in parameters:
             key = (self._group_of[parameter], parameter.device, parameter.dtype)
             alike[*key, *self._situation(parameter)].append(parameter)
         together = [self._pack(same) for same in alike.values() if len(same) > 1]
@@ -183,6 +214,8 @@ class Flat(Loose):
         """Tell the optimizer what to step over."""
         self._blocks = None
         self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
+        order = {parameter: i for i, parameter in enumerate(self.parameters)}
+        self._places = _number_for(tuple(tuple(order[p] for p in b.parameters) for b in self._buffers))
         inside = set(self.moved_elsewhere)
         self._own = [p for p in self.parameters if p not in inside]
         for i, own in enumerate(self._groups):
@@ -219,11 +252,11 @@ class Flat(Loose):
     @torch.no_grad()
     def _pack(self, parameters: Sequence[nn.Parameter]) -> Buffer:
         states = [self._optimizer.state.pop(p, {}) for p in parameters]
-        buffer = Buffer(parameters)
+        buffer = Buffer.around(parameters)
         together: State = {}
         for key, first in states[0].items():
             if self._is_shared(key, first):
-                together[key] = first.clone() if isinstance(first, Tensor) else first
+                together[key] = _copied(first)
             else:
                 together[key] = torch.zeros_like(buffer.leaf, dtype=first.dtype, device=first.device)
                 torch._foreach_copy_(buffer.beside(together[key]), [state[key] for state in states])
@@ -232,16 +265,14 @@ class Flat(Loose):
         return buffer
 
     def _unpack(self, buffers: Sequence[Buffer]) -> None:
-        """Buffers that are in use no longer: their parameters get optimizer state of their own."""
+        """Buffers that are in use no longer: what is in no other one gets optimizer state of its own."""
+        inside = {parameter for buffer in self._buffers for parameter in buffer.parameters}
         for buffer in buffers:
             states = self._split(buffer)
             self._optimizer.state.pop(buffer.leaf, None)
             for parameter, state in zip(buffer.parameters, states, strict=True):
-                if state:
-                    self._optimizer.state[parameter] = {
-                        key: value.clone() if isinstance(value, Tensor) else value
-                        for key, value in state.items()
-                    }
+                if state and parameter not in inside:
+                    self._optimizer.state[parameter] = {k: _copied(v) for k, v in state.items()}
         self._write_groups()
         for buffer in buffers:
             buffer.dissolve()
@@ -253,5 +284,14 @@ class Flat(Loose):
         for key, value in together.items():
             views = None if self._is_shared(key, value) else buffer.beside(value)
             for i, state in enumerate(states):
-                state[key] = views[i] if views else value.clone() if isinstance(value, Tensor) else value
+                state[key] = views[i] if views else _copied(value)
         return states
+
+
+def _copied(value: object) -> object:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _number_for(places: tuple[object, ...]) -> int:
+    """The same in every process, and exact as a float; 0 for no places at all. Of numbers only."""
+    return hash(places) & 0xFFFFFFFFFFFF if places else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,7 +31,11 @@ class Loose:
     def __str__(self) -> str:
         return f"{len(self.parameters)} tensors, each on its own"
 
-    def settle(self) -> None:
+    def outlook(self) -> int:
+        """Nothing is going to move."""
+        return 0
+
+    def settle(self, *, alike: bool = True) -> None:  # noqa: ARG002  # the protocol's
         """Everything is where it belongs."""
         self._blocks = None
 
@@ -61,12 +66,11 @@ class Loose:
         for parameter in self.parameters:
             parameter.grad = None
 
-    @property
-    def arrangement(self) -> Sequence[Sequence[str]]:
-        """Nothing lies beside anything."""
-        return []
+    def arrangement(self) -> dict[str, Any] | None:
+        """None: nothing lies beside anything."""
+        return None
 
-    def arrange(self, arrangement: Sequence[Sequence[str]]) -> None:
+    def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
         """There is nothing to arrange."""
 
     def loosen(self) -> None:

@@ -25,11 +25,13 @@ class Met:
         weight: what the gradients are to be divided by; on the device, or a number.
         loss: mean of the losses over window and ranks; None where no batch counts.
         blamed: shape (ranks,), true where the loss was not finite; None in a single process.
+        alike: parameters lie, and are going to lie, on every rank as they do here.
     """
 
     weight: Scalar
     loss: Tensor | None
     blamed: Tensor | None = None
+    alike: bool = True
 
 
 class GradientSync(Protocol):
@@ -90,8 +92,9 @@ class SingleProcess:
         """Nothing to do."""
         return nullcontext()
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:  # noqa: ARG002  # the protocol's
+    def reduce(self, gradients: Gradients, window: Window) -> Met:
         """The window's own."""
+        gradients.outlook()
         return Met(weight=window.total, loss=window.loss)
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:

@@ -74,11 +74,11 @@ class Together:
         }
         self._ranks.compare({**facts, **sums}, self._device)
 
-    def _meet(self, window: Window) -> Met:
-        """Mean weight over the ranks, mean loss, and whose loss was not finite."""
+    def _meet(self, gradients: Gradients, window: Window) -> Met:
+        """Mean weight over the ranks, mean loss, whose loss was not finite, whether parameters lie alike."""
         loss = window.loss
-        told = self._numbers(window.total, math.nan if loss is None else loss)
-        weights, losses = self._ranks.gather(told).unbind(1)
+        told = self._numbers(window.total, math.nan if loss is None else loss, gradients.outlook())
+        weights, losses, outlooks = self._ranks.gather(told).unbind(1)
         counts = weights > 0
         total = torch.where(counts, weights, 0.0).sum()
         mean = torch.where(counts, weights * losses, 0.0).sum() / total
@@ -87,6 +87,7 @@ class Together:
             weight=weight.item() if weight.device.type == "cpu" else weight,
             loss=mean if loss is None else mean.to(loss.dtype),
             blamed=counts & ~losses.isfinite(),
+            alike=gradients.bit_for_bit or bool((outlooks == outlooks[0]).all()),
         )
 
     def _numbers(self, *numbers: Scalar) -> Tensor:
@@ -141,7 +142,7 @@ class ReducedByDdp(Together):
                 "batch instead of once per window. Write: with optim.forward(): losses = model(batch)"
             )
         self._ranks.average([p for p in gradients.parameters if not self._has_averaged(p)])
-        return self._meet(window)
+        return self._meet(gradients, window)
 
     def _has_averaged(self, parameter: nn.Parameter) -> bool:
         return self._reduces and id(parameter) in self._known
@@ -182,7 +183,7 @@ class ReducedByHand(Together):
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """One reduction for all gradients, and a small one."""
         self._ranks.average(gradients.parameters)
-        return self._meet(window)
+        return self._meet(gradients, window)
 
 
 def loose_tensors(model: nn.Module, wrapped: Collection[nn.Module]) -> list[Tensor]:

@@ -79,7 +79,7 @@ class ShardedByFsdp(Together):
                 "losses = model(batch)"
             )
         self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
-        return self._meet(window)
+        return self._meet(gradients, window)
 
     def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
         """Each rank measures its shards; what several ranks hold counts once."""
