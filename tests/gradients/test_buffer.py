@@ -173,17 +173,6 @@ def test_a_gradient_of_another_dtype_is_cast() -> None:
     assert (buffer.beside(buffer.gradient)[0] == 0.5).all()
 
 
-def test_attached_gradients_are_views() -> None:
-    parameters = some()
-    buffer = gathered(parameters)
-    buffer.attach()
-    for p in parameters:
-        assert p.grad is not None
-        assert torch.equal(p.grad, p.detach().square())
-        p.grad.fill_(3.0)
-    assert buffer.gradient.sum() == 3 * sum(p.numel() for p in parameters)
-
-
 @pytest.mark.parametrize("i", range(6))
 def test_whole_until_one_parameter_is_moved(i: int) -> None:
     parameters = some()
@@ -198,30 +187,17 @@ def test_whole_until_one_parameter_is_moved(i: int) -> None:
     assert buffer.is_whole(), "swapped out and back"
 
 
-def test_released_parameters_have_memory_of_their_own_and_their_gradients() -> None:
+def test_dissolved_it_leaves_the_parameters_and_their_gradients_where_they_are() -> None:
     parameters = some()
-    expected = [(p.detach().clone(), p.grad) for p in parameters]
-    elsewhere = torch.full((7,), 5.0)
+    expected = [(p.detach().clone(), p.grad, p.data_ptr()) for p in parameters]
     buffer = gathered(parameters)
-    parameters[1].data = elsewhere
-    buffer.release()
-    for i, (p, (value, gradient)) in enumerate(zip(parameters, expected, strict=True)):
-        assert torch.equal(p, elsewhere if i == 1 else value)
+    places = [p.data_ptr() for p in parameters]
+    buffer.dissolve()
+    assert not hasattr(buffer, "leaf")
+    for p, (value, gradient, was), place in zip(parameters, expected, places, strict=True):
+        assert torch.equal(p, value)
         assert p.grad is gradient
-        assert p.untyped_storage().nbytes() == p.numel() * p.element_size()
-    assert parameters[1].data_ptr() == elsewhere.data_ptr(), "where the user has put it"
-    before = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        buffer.leaf.zero_()
-    assert all(torch.equal(p, was) for p, was in zip(parameters, before, strict=True))
-
-
-def test_released_parameters_that_share_memory_go_on_sharing_it() -> None:
-    parameters = [nn.Parameter(torch.ones(3)) for _ in range(3)]
-    buffer = Buffer(parameters)
-    parameters[2].data = parameters[0].data
-    buffer.release()
-    assert parameters[2].data_ptr() == parameters[0].data_ptr()
+        assert p.data_ptr() == place != was
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4]])
@@ -240,10 +216,13 @@ def test_the_memory_is_known_as_long_as_it_is_used() -> None:
     buffer = Buffer(parameters)
     assert parameters[0].untyped_storage() in BUFFERS
     known = len(BUFFERS)
-    buffer.release()
-    del buffer
-    assert len(BUFFERS) == known - 1, "released with its last tensor"
+    buffer.dissolve()
+    for p in parameters[1:]:
+        p.data = p.data.clone()
+    assert parameters[0].untyped_storage() in BUFFERS
+    parameters[0].data = parameters[0].data.clone()
     assert parameters[0].untyped_storage() not in BUFFERS
+    assert len(BUFFERS) == known - 1, "released with its last tensor"
 
 
 def test_the_memory_is_known_when_the_buffer_is_gone_and_the_parameters_are_not() -> None:

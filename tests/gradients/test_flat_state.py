@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optimscheduler import CheckpointError, GraphError, OptimScheduler
 from optimscheduler.gradients.suited import SCALARS
@@ -118,6 +119,63 @@ def test_a_state_is_plain_small_and_not_the_optimizers_own(layout: str) -> None:
             "exp_avg": p.shape,
             "exp_avg_sq": p.shape,
         }
+
+
+class Scaled(nn.Module):
+    """With a parameter of no dimensions, as the temperature of a contrastive loss is."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.to(dtype)
+
+    def forward(self, x: Tensor, _: bool) -> Tensor:
+        return (self.layer(x.to(self.scale.dtype)) * self.scale - 1).square().mean()
+
+
+@pytest.mark.parametrize(("there", "here"), LAYOUTS)
+@pytest.mark.parametrize("optim_type", OPTIMIZERS)
+def test_R36_a_parameter_of_no_dimensions_has_a_state_of_its_own(
+    optim_type: str, there: str, here: str
+) -> None:
+    data, optims = draws("s" * 8), []
+    for layout in (there, here):
+        conf = {"lr": 0.02, **({"momentum": 0.9} if optim_type in ("SGD", "RMSprop") else {})}
+        optims.append(optim_of(Scaled(F64), optim_type, layout=layout, conf=conf))
+    first, second = optims
+    train(first, data[:4])
+    assert is_flat(first) is (there == "flat")
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(stored(first.state_dict()))
+    for batch in data[4:]:
+        for optim in optims:
+            go(optim, batch)
+        agree(first.model, second.model)
+    assert is_flat(second) is (here == "flat")
+    assert len(second.member.gradients.moved_elsewhere) == (3 if here == "flat" else 0)
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("then", [F64, torch.bfloat16])
+def test_R36_a_state_loaded_over_weights_of_another_dtype(
+    then: torch.dtype, fused: bool, layout: str
+) -> None:
+    """The moments get the weights' dtype, as torch gives it to them, also where they have no dimensions."""
+    conf = {"lr": 0.02, "fused": fused}
+    first = train(optim_of(Scaled(torch.float32), "Adam", layout=layout, conf=conf), draws("ssss"))
+    second = optim_of(Scaled(then), "Adam", layout=layout, conf=conf)
+    second.load_state_dict(stored(first.state_dict()))
+    train(second, draws("ss"))
+    assert is_flat(second) is (layout == "flat")
+    for name, state in second.state_dict()["optimizer"]["state"].items():
+        assert {key: value.dtype for key, value in state.items()} == {
+            "step": torch.float32,
+            "exp_avg": then,
+            "exp_avg_sq": then,
+        }, name
 
 
 # ---- plain optimizers of torch ----
@@ -241,7 +299,7 @@ def test_R35_R36_whichever_configuration_wins(there: str, here: str, done: int, 
         second.model.load_state_dict(first.model.state_dict())
         second.load_state_dict(stored(first.state_dict()), on_mismatch=how)
         if how == "checkpoint":
-            assert_same(second.state_dict(), first.state_dict())
+            assert_same(*({**optim.state_dict(), "layout": None} for optim in (first, second)))
         train(second, data[done:])
         assert is_flat(second) is (layouts[1] == "flat")
         results.append(second)
@@ -395,6 +453,9 @@ def test_R12_a_graph_from_before_a_change_of_the_layout(what: str, fused: bool, 
     go(optim, draws("-" if what == "without" else "s")[0])
     with pytest.raises(GraphError, match="modified by an inplace operation"):
         optim.step({"loss": loss})
+    del loss  # its graph looks at the weights, and the error at it
+    gc.collect()
+    train(optim, draws("-" if what == "without" else "s"))
     assert is_flat(optim) is (layout == "flat" and what != "moved")
 
 

@@ -268,7 +268,9 @@ def test_a_hook_on_the_gradient() -> None:
 
 @pytest.mark.parametrize("sides", ["ssssss----", "s-s-sss-s-"])
 @pytest.mark.parametrize("touched", ["", "side", "last"])
-def test_a_step_hook_that_writes_gradients(touched: str, sides: str) -> None:
+def test_a_step_hook_that_writes_gradients(
+    touched: str, sides: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """What it writes is not a gradient of the next window."""
 
     def do(optim: OptimScheduler) -> None:
@@ -281,7 +283,9 @@ def test_a_step_hook_that_writes_gradients(touched: str, sides: str) -> None:
 
     both = pair(conf={"lr": 0.02, "weight_decay": 0.1, "fused": False})
     play(both, draws(sides), do, 2)
-    assert is_flat(both[0])
+    assert not both[0].member.gradients.moved_elsewhere
+    assert dissolved(caplog)
+    assert "a hook before the optimizer's step may change gradients" in caplog.text
 
 
 @pytest.mark.parametrize("sides", [ALWAYS, WITHOUT], ids=["always", "without"])
@@ -303,7 +307,9 @@ def test_a_step_hook_that_changes_one_gradient(
         handles.append(register(change))
 
     try:
-        play(pair(conf={"lr": 0.02, "weight_decay": 0.1, "fused": fused}), draws(sides), do, BETWEEN)
+        both = pair(conf={"lr": 0.02, "weight_decay": 0.1, "fused": fused})
+        play(both, draws(sides), do, BETWEEN)
+        assert not both[0].member.gradients.moved_elsewhere
     finally:
         for handle in handles:
             handle.remove()
@@ -518,12 +524,49 @@ def test_an_alias_of_a_weight_from_before_the_first_update() -> None:
     """As `state_dict()` holds it, to be saved when training is over."""
     both = pair()
     states = [optim.model.state_dict() for optim in both]
-    for batch in draws("ssss"):
+    for batch in draws("sss"):
         for optim in both:
             go(optim, batch)
-    assert is_flat(both[0])
     for name, tensor in states[1].items():
         torch.testing.assert_close(states[0][name], tensor, rtol=1e-10, atol=1e-10)
+    assert not is_flat(both[0])
+    del states
+    for batch in draws("sss"):
+        for optim in both:
+            go(optim, batch)
+        agree(*(optim.model for optim in both))
+    assert is_flat(both[0]), "nobody looks any more"
+
+
+def test_an_alias_of_one_weight_keeps_that_one_alone() -> None:
+    both = pair()
+    views = [optim.model.last.weight.detach() for optim in both]
+    for batch in draws("sss"):
+        for optim in both:
+            go(optim, batch)
+        agree(*(optim.model for optim in both))
+    assert is_flat(both[0])
+    assert len(both[0].member.gradients.moved_elsewhere) == 7
+    torch.testing.assert_close(*views, rtol=1e-10, atol=1e-10)
+    assert views[0].data_ptr() == both[0].model.last.weight.data_ptr()
+
+
+def test_an_alias_of_a_weight_that_lies_in_a_buffer_follows_it() -> None:
+    """Also when the layout is given up, or the parameter leaves."""
+    for do in (lambda optim: None, clone_one, drop_model):
+        both = pair()
+        for batch in draws("ss"):
+            for optim in both:
+                go(optim, batch)
+        assert is_flat(both[0])
+        views = [optim.model.first.weight.detach() for optim in both]
+        for optim in both:
+            do(optim)
+        for batch in draws("s--s"):
+            for optim in both:
+                go(optim, batch)
+        torch.testing.assert_close(*views, rtol=1e-10, atol=1e-10)
+        assert torch.equal(views[0], both[0].model.first.weight)
 
 
 def test_the_file_of_a_part_of_the_model_is_as_small_as_that_part() -> None:
@@ -712,23 +755,31 @@ def test_a_copy_of_the_model_is_independent(by: str) -> None:
     assert is_flat(both[0])
 
 
-@pytest.mark.parametrize("accum_grad", [1, 2])
-def test_a_copy_of_an_optimscheduler_has_the_same_state_and_takes_one(accum_grad: int) -> None:
-    both = pair(accum_grad=accum_grad)
-    for batch in draws("sssss"):
+def test_a_copy_of_an_optimscheduler_has_the_same_state_and_takes_one() -> None:
+    """Between windows: torch does not copy gradients with parameters."""
+    both = pair(accum_grad=2)
+    for batch in draws("ssss"):
         for optim in both:
             go(optim, batch)
     assert is_flat(both[0])
     for optim in both:
         state = optim.state_dict()
-        twin = copy.deepcopy(optim)
-        assert_same(twin.state_dict(), state)
-        twin = copy.deepcopy(optim)
-        twin.load_state_dict(stored(state))
-        assert_same(twin.state_dict(), state)
+        for twin in (copy.deepcopy(optim), stored_whole(optim)):
+            assert_same({**twin.state_dict(), "layout": None}, {**state, "layout": None})
+            twin.load_state_dict(stored(state))
+            assert_same({**twin.state_dict(), "layout": None}, {**state, "layout": None})
+    assert is_flat(both[0])
 
 
-def test_a_copy_of_model_and_optimscheduler_together() -> None:
+def stored_whole(optim: OptimScheduler) -> OptimScheduler:
+    file = io.BytesIO()
+    torch.save(optim, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by", [copy.deepcopy, stored_whole], ids=["copied", "stored"])
+def test_a_copy_of_model_and_optimscheduler_together(by: Callable[[OptimScheduler], OptimScheduler]) -> None:
     both = pair(accum_grad=2)
     data = draws(ALWAYS)
     for batch in data[:5]:
@@ -736,7 +787,7 @@ def test_a_copy_of_model_and_optimscheduler_together() -> None:
             go(optim, batch)
     assert is_flat(both[0])
     before = weights(both[0].model)
-    copies = tuple(copy.deepcopy(optim) for optim in both)
+    copies = tuple(by(optim) for optim in both)
     for batch in data:
         for optim in copies:
             go(optim, batch)
