@@ -86,7 +86,7 @@ def is_flat(optim: OptimScheduler) -> bool:
     if not isinstance(gradients, Flat) or not gradients.moved_elsewhere:
         return False
     storages = {p.untyped_storage().data_ptr() for p in gradients.moved_elsewhere}
-    return len(storages) == len(buffers_of(optim)) < len(gradients.moved_elsewhere)
+    return len(storages) <= len(buffers_of(optim)) < len(gradients.moved_elsewhere)
 
 
 def buffers_of(optim: OptimScheduler) -> list[Any]:  # Any: private to the layout

@@ -444,7 +444,7 @@ class OptimScheduler:
         described = self
         if changed and on_mismatch == "checkpoint":
             try:
-                described = type(self)(model=self.model, **self._arguments(state))
+                described = type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
             except OptimSchedulerError as error:
                 raise CheckpointError(
                     f"the checkpoint's configuration cannot be built here: {error}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.gradients.suited import SCALARS
 from optimscheduler.parameters import OwnedParameters, canonical
 
 __all__ = ["load_optimizer", "named_from_torch", "optimizer_by_name"]
@@ -59,13 +60,17 @@ def load_optimizer(
     optimizer.load_state_dict(raw)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, state in kept.items():
-        _keep_dtype(optimizer.state[parameters[i]], state)
+        _keep_dtype(optimizer, parameters[i], state)
 
 
-def _keep_dtype(state: State, saved: Mapping[str, Any]) -> None:
+def _keep_dtype(optimizer: Optimizer, parameter: nn.Parameter, saved: Mapping[str, Any]) -> None:
     """Torch casts all but `step` to the parameter's dtype; numbers kept once per tensor have their own."""
+    known = SCALARS.get(type(optimizer))
+    state = optimizer.state[parameter]
     for key, value in saved.items():
-        if isinstance(value, Tensor) and value.ndim == 0:
+        if isinstance(value, Tensor) and (
+            key in known if known is not None else value.ndim == 0 < parameter.ndim
+        ):
             state[key] = value.to(state[key].device)
 
 

@@ -34,7 +34,7 @@ def gaps(buffer: Buffer, row: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gathered(parameters: list[nn.Parameter]) -> Buffer:
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     assert buffer.gather() == []
     return buffer
 
@@ -42,7 +42,7 @@ def gathered(parameters: list[nn.Parameter]) -> Buffer:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_every_parameter_begins_a_cache_line_and_keeps_its_values(dtype: torch.dtype) -> None:
     parameters, expected = some(dtype), [p.detach().clone() for p in some(dtype)]
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     start = buffer.leaf.data_ptr()
     assert all((p.data_ptr() - start) % 64 == 0 for p in parameters)
     assert sorted(p.data_ptr() for p in parameters) == [p.data_ptr() for p in parameters]
@@ -58,7 +58,7 @@ def test_every_parameter_begins_a_cache_line_and_keeps_its_values(dtype: torch.d
 
 def test_parameters_do_not_overlap_and_what_is_written_to_the_leaf_is_theirs() -> None:
     parameters = some()
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     with torch.no_grad():
         for i, view in enumerate(buffer.beside(buffer.leaf), start=1):
             view.fill_(i)
@@ -165,7 +165,7 @@ def test_strides_in_any_order_are_kept(value: Tensor) -> None:
 
 def test_a_gradient_of_another_dtype_is_cast() -> None:
     parameters = some()
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     parameters[0].data = parameters[0].data.double()
     parameters[0].grad = torch.full_like(parameters[0], 0.5)
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_dissolved_it_leaves_the_parameters_and_their_gradients_where_they_are()
 def test_parameters_move_on_into_another_buffer(order: list[int]) -> None:
     parameters = some()
     expected = [p.detach().clone() for p in parameters]
-    Buffer(parameters)
+    Buffer.around(parameters)
     second = gathered([parameters[i] for i in order])
     assert second.is_whole()
     assert all(torch.equal(p, was) for p, was in zip(parameters, expected, strict=True))
@@ -213,7 +213,7 @@ def test_parameters_move_on_into_another_buffer(order: list[int]) -> None:
 
 def test_the_memory_is_known_as_long_as_it_is_used() -> None:
     parameters = some()
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     assert parameters[0].untyped_storage() in BUFFERS
     known = len(BUFFERS)
     buffer.dissolve()
@@ -227,14 +227,14 @@ def test_the_memory_is_known_as_long_as_it_is_used() -> None:
 
 def test_the_memory_is_known_when_the_buffer_is_gone_and_the_parameters_are_not() -> None:
     parameters = some()
-    buffer = Buffer(parameters)
+    buffer = Buffer.around(parameters)
     del buffer
     assert parameters[3].untyped_storage() in BUFFERS
 
 
 def test_a_graph_over_the_parameters_reaches_them() -> None:
     parameters = some(grad=False)
-    Buffer(parameters)
+    Buffer.around(parameters)
     sum((p * p).sum() for p in parameters).backward()  # type: ignore[union-attr]
     for p in parameters:
         assert p.grad is not None

@@ -315,8 +315,8 @@ def test_an_order_of_strides_of_its_own_suits() -> None:
 
 def test_what_lies_in_a_buffer_may_move_on() -> None:
     model = Holder()
-    buffer = Buffer([model.a, model.b, model.c])
-    assert model.suited() == "", "somebody steps over it"
+    buffer = Buffer.around([model.a, model.b, model.c])
+    assert model.suited() == "abc", "the buffer is ours"
     buffer.dissolve()
     assert model.suited() == "abc"
     model.c.data = model.a.data

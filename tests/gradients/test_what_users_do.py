@@ -520,17 +520,23 @@ def test_a_module_swapped_for_another(at: int) -> None:
     agree(*old)
 
 
-def test_an_alias_of_a_weight_from_before_the_first_update() -> None:
+def test_an_alias_of_a_weight_from_before() -> None:
     """As `state_dict()` holds it, to be saved when training is over."""
-    both = pair()
-    states = [optim.model.state_dict() for optim in both]
+    states: list[dict[str, Tensor]] = []
+
+    def make() -> nn.Module:
+        model = Branches()
+        states.append(model.state_dict())
+        return model
+
+    both = pair(make)
     for batch in draws("sss"):
         for optim in both:
             go(optim, batch)
     for name, tensor in states[1].items():
         torch.testing.assert_close(states[0][name], tensor, rtol=1e-10, atol=1e-10)
     assert not is_flat(both[0])
-    del states
+    states.clear()
     for batch in draws("sss"):
         for optim in both:
             go(optim, batch)
@@ -539,8 +545,14 @@ def test_an_alias_of_a_weight_from_before_the_first_update() -> None:
 
 
 def test_an_alias_of_one_weight_keeps_that_one_alone() -> None:
-    both = pair()
-    views = [optim.model.last.weight.detach() for optim in both]
+    views: list[Tensor] = []
+
+    def make() -> nn.Module:
+        model = Branches()
+        views.append(model.last.weight.detach())
+        return model
+
+    both = pair(make)
     for batch in draws("sss"):
         for optim in both:
             go(optim, batch)
@@ -549,6 +561,55 @@ def test_an_alias_of_one_weight_keeps_that_one_alone() -> None:
     assert len(both[0].member.gradients.moved_elsewhere) == 7
     torch.testing.assert_close(*views, rtol=1e-10, atol=1e-10)
     assert views[0].data_ptr() == both[0].model.last.weight.data_ptr()
+
+
+def test_an_alias_of_a_weight_from_before_the_first_update_follows_it() -> None:
+    both = pair()
+    states = [optim.model.state_dict() for optim in both]
+    for batch in draws("sss"):
+        for optim in both:
+            go(optim, batch)
+    assert is_flat(both[0])
+    for name, tensor in both[0].model.state_dict().items():
+        assert torch.equal(states[0][name], tensor)
+
+
+@pytest.mark.parametrize("how", [clone_one, lambda optim: optim.model.to(torch.float32)], ids=["one", "all"])
+def test_moved_before_the_first_update_they_are_laid_side_by_side_again(
+    how: Do, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = pair()
+    for optim in both:
+        how(optim)
+    for batch in draws("sss"):
+        for optim in both:
+            go(optim, batch)
+        agree(*(optim.model for optim in both), rel=1e-5)
+    assert is_flat(both[0])
+    assert not dissolved(caplog)
+
+
+def test_a_second_optimscheduler_lies_flat_while_the_first_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    """As in `optim = OptimScheduler(...)` for a second phase: the name is bound after the second is built."""
+    both = pair()
+    for batch in draws("sss"):
+        for optim in both:
+            go(optim, batch)
+    conf = {"lr": 0.02}
+    second = [
+        optim_of(optim.model, "Adam", layout=layout, conf=conf)
+        for optim, layout in zip(both, ("flat", "loose"), strict=True)
+    ]
+    assert is_flat(second[0])
+    for batch in draws("sss"):
+        for optim in second:
+            go(optim, batch)
+    agree(*(optim.model for optim in both))
+    assert not dissolved(caplog)
+    for optim in both:
+        go(optim, draws("s")[0])  # the first's weights were taken from it
+    agree(*(optim.model for optim in both))
+    assert dissolved(caplog)
 
 
 def test_an_alias_of_a_weight_that_lies_in_a_buffer_follows_it() -> None:
@@ -567,23 +628,6 @@ def test_an_alias_of_a_weight_that_lies_in_a_buffer_follows_it() -> None:
                 go(optim, batch)
         torch.testing.assert_close(*views, rtol=1e-10, atol=1e-10)
         assert torch.equal(views[0], both[0].model.first.weight)
-
-
-def test_the_file_of_a_part_of_the_model_is_as_small_as_that_part() -> None:
-    def make() -> nn.Module:
-        model = Branches()
-        model.side = nn.Linear(6, 2000, dtype=torch.float64)  # type: ignore[assignment]
-        model.last = nn.Linear(6, 2000, dtype=torch.float64)  # type: ignore[assignment]
-        return model
-
-    both, sizes = pair(make), []
-    for optim in both:
-        go(optim, draws("s")[0])
-        file = io.BytesIO()
-        torch.save(optim.model.first.state_dict(), file)
-        sizes.append(len(file.getvalue()))
-    assert is_flat(both[0])
-    assert sizes[0] <= 2 * sizes[1]
 
 
 # ---- frozen, unfrozen, without gradient ----

@@ -71,7 +71,7 @@ class Gradients(Protocol):
         """Forget all gradients."""
 
     def arrangement(self) -> dict[str, Any] | None:
-        """Who lies side by side, by name, so that a resumed run adds in the same order; None for nobody ever."""
+        """Who lies side by side, by name, so that a resumed run adds in the same order; None: nobody."""
 
     def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
         """Lay parameters as they lay in a saved run, as far as they can."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class Buffer:
         self._gradients = self.beside(gradient)
         self._addresses = list(map(Tensor.data_ptr, self.parameters))
         self.leaf.grad = gradient
+        self._enter()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, in memory of its own."""
+        self.__dict__.update(state)
+        self._enter()
+
+    def _enter(self) -> None:
+        BUFFERS.setdefault(self.leaf.untyped_storage(), weakref.WeakSet()).add(self)
 
     @classmethod
     @torch.no_grad()
@@ -54,7 +64,6 @@ class Buffer:
             offsets.append(end)
             end += -(-parameter.numel() // step) * step
         memory, gradient = first.new_zeros(end), first.new_zeros(end)
-        BUFFERS.add(memory.untyped_storage())
         for parameter, offset in zip(parameters, offsets, strict=True):
             value = memory.as_strided(parameter.size(), parameter.stride(), offset)
             value.copy_(parameter.data)
@@ -118,4 +127,5 @@ class Buffer:
 
     def dissolve(self) -> None:
         """Nobody steps over the leaf any more; the parameters stay where they are, or move on."""
+        BUFFERS[self.leaf.untyped_storage()].discard(self)
         del self.leaf, self._gradient, self._gradients

@@ -1,7 +1,7 @@
 """Small parameters side by side in buffers, so that an update pays for memory and hardly per tensor.
 
-The first window runs as torch leaves it. At its end it is known which parameters receive gradients; the
-small ones among them move together, and from then on the optimizer steps over `[buffer, large, large, ...]`.
+The small parameters move together at once, before any graph looks at them, and the optimizer steps over
+`[buffer, large, large, ...]`.
 
 Their gradients are what they always are, and are copied together once per update: that costs less than to
 let autograd add each of them to memory of our choice. A parameter without gradient leaves its buffer, because
@@ -59,14 +59,15 @@ class Flat(Loose):
         self._scalars = SCALARS[type(optimizer)]
         self._buffers: list[Buffer] = []
         self._small = {p for p in self.parameters if p.numel() <= LARGEST}  # that may be in a buffer
-        self._waiting = self._all_small()  # to be looked at in the next `settle`
+        self._waiting = self._all_small()  # to be looked at in the next update
         self._tries = _TRIES
-        self._ready: list[nn.Parameter] = []  # of those waiting, from `outlook` to `settle`
-        self._fit: list[nn.Parameter] = []  # of those ready
+        self._ready: list[nn.Parameter] = []  # of those waiting: that may receive gradients
+        self._fit: list[nn.Parameter] = []  # of those ready: that nobody else looks at
         self._doubt: str | None = None
         self._places = 0  # stands for who lies where
         self.moved_elsewhere: list[nn.Parameter] = []
         self._take_charge()
+        self._lay()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy: its parameters have memory of their own, its optimizer knows nothing of it yet."""
@@ -93,6 +94,8 @@ class Flat(Loose):
 
     def outlook(self) -> int:
         """Look at what was done to the model; the number stands for what `settle` will make of it."""
+        if not (self._optimizer.state or self._are_whole()):
+            self.loosen()  # moved before the first update, as by .to(device): move after them
         self._doubt = self._find_doubt()
         self._ready = [] if self._doubt else [p for p in self._waiting if p.requires_grad]
         self._fit = suited(self._ready, self._model) if self._ready else []
@@ -101,9 +104,12 @@ class Flat(Loose):
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         return _number_for((self._places, bool(self._doubt), *(order[p] for p in self._fit)))
 
+    def _are_whole(self) -> bool:
+        return all(buffer.is_whole() for buffer in self._buffers)
+
     def _find_doubt(self) -> str | None:
         """Why nothing should lie side by side any more."""
-        if not all(buffer.is_whole() for buffer in self._buffers):
+        if not self._are_whole():
             return "a parameter was moved to other memory: .to(), .half(), p.data = ..."
         if self._small and (self._optimizer._optimizer_step_pre_hooks or _global_optimizer_pre_hooks):
             return "a hook before the optimizer's step may change gradients"
@@ -152,12 +158,19 @@ class Flat(Loose):
     def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
         """Lay parameters as they lay in a saved run of this layout, as far as they can."""
         if arrangement is None:
+            self._lay()
             return
         for names in arrangement["together"]:
             here = [self._named[name] for name in names if name in self._named]
             self._bring_together(suited([p for p in here if p in self._small], self._model))
         self._waiting = [self._named[name] for name in arrangement["waiting"] if name in self._named]
         self._tries = arrangement["tries"]
+
+    def _lay(self) -> None:
+        """Bring together those that may; who then turns out to have no gradient, leaves."""
+        self._bring_together(suited([p for p in self._waiting if p.requires_grad], self._model))
+        placed = set(self.moved_elsewhere)
+        self._waiting = [p for p in self._waiting if p not in placed]
 
     def loosen(self) -> None:
         """Give every parameter optimizer state of its own, until the next update; it stays where it is."""
@@ -171,8 +184,9 @@ class Flat(Loose):
         _log.warning("layout: loose from here on, every tensor on its own: %s", reason)
 
     def _dismiss(self, buffer: Buffer, unfit: Sequence[nn.Parameter]) -> None:
-        """These are stepped over on their own from now on; the others stay where they are, in pieces."""
-        self._small -= set(unfit)
+        """These are stepped over on their own; the others stay where they are, in pieces."""
+        self._small -= {p for p in unfit if p.requires_grad}
+        self._waiting += [p for p in unfit if not p.requires_grad]
         at = self._buffers.index(buffer)
         state = self._optimizer.state.get(buffer.leaf, {})
         pieces = buffer.without(set(unfit))

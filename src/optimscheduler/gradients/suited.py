@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,11 @@ SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
 }
 """The optimizers of torch that treat each element for itself, with what they keep once per tensor."""
 
-BUFFERS: Final[weakref.WeakSet[torch.UntypedStorage]] = weakref.WeakSet()
-"""Memory that parameters were moved into; they may be moved out of it again."""
+BUFFERS: Final = weakref.WeakKeyDictionary[torch.UntypedStorage, weakref.WeakSet[Any]]()
+"""Memory that parameters were moved into, with the buffers there, each of which is one tensor more.
+
+They may be moved out of it again.
+"""
 
 _holders = getattr(torch._C, "_storage_Use_Count", None)
 _DEVICES: Final = ("cpu", "cuda")
@@ -89,8 +92,8 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
 
 
 def _tensors_in(storage: torch.UntypedStorage) -> int:
-    """How many tensors lie there; 0 where torch does not say."""
-    return _holders(storage._cdata) - 1 if _holders else 0  # less the one that asks
+    """How many tensors lie there that are not ours; 0 where torch does not say."""
+    return _holders(storage._cdata) - 1 - len(BUFFERS.get(storage, ())) if _holders else 0  # less who asks
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
