@@ -40,12 +40,14 @@ def gathered(parameters: list[nn.Parameter]) -> Buffer:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_every_parameter_begins_a_cache_line_and_keeps_its_values(dtype: torch.dtype) -> None:
+def test_every_parameter_is_aligned_and_keeps_its_values(dtype: torch.dtype) -> None:
     parameters, expected = some(dtype), [p.detach().clone() for p in some(dtype)]
     buffer = Buffer.around(parameters)
     start = buffer.leaf.data_ptr()
-    assert all((p.data_ptr() - start) % 64 == 0 for p in parameters)
-    assert sorted(p.data_ptr() for p in parameters) == [p.data_ptr() for p in parameters]
+    assert start % 64 == 0
+    assert all((p.data_ptr() - start) % 16 == 0 for p in parameters)
+    places = [p.data_ptr() for p in buffer.parameters]
+    assert sorted(places) == places
     assert len({p.untyped_storage().data_ptr() for p in parameters}) == 1
     for p, was in zip(parameters, expected, strict=True):
         assert torch.equal(p, was)
@@ -62,7 +64,9 @@ def test_parameters_do_not_overlap_and_what_is_written_to_the_leaf_is_theirs() -
     with torch.no_grad():
         for i, view in enumerate(buffer.beside(buffer.leaf), start=1):
             view.fill_(i)
-    assert [set(p.detach().flatten().tolist()) for p in parameters] == [{float(i)} for i in range(1, 7)]
+    assert [set(p.detach().flatten().tolist()) for p in parameters] == [
+        {float(1 + [id(q) for q in buffer.parameters].index(id(p)))} for p in parameters
+    ]
     with torch.no_grad():
         parameters[2].fill_(9)
     assert (buffer.leaf == 9).sum() == 1
@@ -82,10 +86,10 @@ def test_the_gaps_are_zeros_and_stay_so() -> None:
 
 def test_gathered_gradients_lie_as_the_parameters_do_and_are_copies() -> None:
     parameters = some()
-    own = [p.grad for p in parameters]
     buffer = gathered(parameters)
+    own = [p.grad for p in buffer.parameters]
     assert buffer.leaf.grad is buffer.gradient
-    for p, gradient, view in zip(parameters, own, buffer.beside(buffer.gradient), strict=True):
+    for p, gradient, view in zip(buffer.parameters, own, buffer.beside(buffer.gradient), strict=True):
         assert p.grad is gradient
         assert torch.equal(view, p.detach().square())
         assert gradient is not None
@@ -108,13 +112,11 @@ def test_gathering_again_takes_the_new_gradients() -> None:
 def test_parameters_without_a_gradient_are_told(which: list[int]) -> None:
     parameters = some()
     buffer = gathered(parameters)
-    before = buffer.gradient.clone()
     for i, p in enumerate(parameters):
         p.grad = None if i in which else torch.zeros_like(p)
     with torch.no_grad():
         unfit = buffer.gather()
-    assert [id(p) for p in unfit] == [id(parameters[i]) for i in which]
-    assert torch.equal(buffer.gradient, before), "nothing is copied"
+    assert {id(p) for p in unfit} == {id(parameters[i]) for i in which}
 
 
 def test_a_sparse_gradient_is_told() -> None:
@@ -156,7 +158,7 @@ def test_strides_in_any_order_are_kept(value: Tensor) -> None:
     for p in (parameters[0], parameters[2]):
         assert p.stride() == strides
         assert torch.equal(p, value)
-    for p, view in zip(parameters, buffer.beside(buffer.gradient), strict=True):
+    for p, view in zip(buffer.parameters, buffer.beside(buffer.gradient), strict=True):
         assert torch.equal(view, p.detach() + 1), "element by element, however the gradient lies"
     with torch.no_grad():
         buffer.leaf.sub_(buffer.gradient)
@@ -170,7 +172,74 @@ def test_a_gradient_of_another_dtype_is_cast() -> None:
     parameters[0].grad = torch.full_like(parameters[0], 0.5)
     with torch.no_grad():
         assert buffer.gather() == []
-    assert (buffer.beside(buffer.gradient)[0] == 0.5).all()
+    views = dict(zip(buffer.parameters, buffer.beside(buffer.gradient), strict=True))
+    assert (views[parameters[0]] == 0.5).all()
+
+
+# ---- rows ----
+
+LAYERS = [(4, 4), (4,), (4, 4), (4,), (7,), (8, 4), (4, 4), (2, 4, 2), (8,), (16,), (8, 4), (2, 4, 2), ()]
+"""Of (n, 4) there are five, of (n,) four and one that is odd, of (n, 4, 2) too few for a row."""
+
+
+def layers(dtype: torch.dtype) -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(shape).to(dtype)) for shape in LAYERS]
+    for p in parameters:
+        p.grad = torch.randn(p.shape).to(dtype)
+    return parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_parameters_of_a_row_lie_side_by_side_without_gaps(dtype: torch.dtype) -> None:
+    parameters = layers(dtype)
+    before = [p.detach().clone() for p in parameters]
+    buffer = gathered(parameters)
+    assert [tuple(p.shape) for p in buffer.parameters] == [
+        *[(4, 4), (4, 4), (8, 4), (4, 4), (8, 4)],
+        *[(4,), (4,), (8,), (16,)],
+        *[(2, 4, 2), (2, 4, 2)],
+        *[(7,), ()],
+    ]
+    assert len(gaps(buffer, buffer.leaf)) < 2 * 16
+    for p, was in zip(parameters, before, strict=True):
+        assert torch.equal(p, was)
+    for p, view in zip(buffer.parameters, buffer.beside(buffer.gradient), strict=True):
+        assert p.grad is not None
+        assert torch.equal(view, p.grad)
+
+
+@pytest.mark.parametrize("gone", [[0], [2, 8], [1, 3, 9], [4, 12], list(range(12)), list(range(13))])
+def test_the_pieces_of_a_buffer_gather_what_is_theirs(gone: list[int]) -> None:
+    parameters = layers(torch.float32)
+    whole = gathered(parameters)
+    expected = whole.gradient.clone()
+    out = {whole.parameters[i] for i in gone}
+    with torch.no_grad():
+        whole.gradient.zero_()
+        pieces = whole.without(out)
+        for piece, place in pieces:
+            assert piece.leaf.data_ptr() == whole.leaf[place].data_ptr()
+            assert piece.is_whole()
+            assert piece.gather() == []
+            assert torch.equal(piece.gradient, expected[place])
+    inside = {p for piece, _ in pieces for p in piece.parameters}
+    assert not inside & out
+    alone = set(whole.parameters) - inside - out
+    neighbours = [i for i, p in enumerate(whole.parameters) if p in alone]
+    assert all({i - 1, i + 1} - {-1, len(parameters)} <= set(gone) for i in neighbours), "no neighbour is left"
+
+
+@pytest.mark.parametrize("gone", [[], [2], [1, 3], [5, 10]])
+def test_laid_anew_in_their_order_parameters_lie_as_they_did(gone: list[int]) -> None:
+    """So a resumed run adds in the same order."""
+    buffer = Buffer.around(layers(torch.float32))
+    for piece, _ in buffer.without({buffer.parameters[i] for i in gone}):
+        order, places = list(piece.parameters), [p.data_ptr() - piece.leaf.data_ptr() for p in piece.parameters]
+        again = Buffer.around(order)
+        assert all(p is q for p, q in zip(again.parameters, order, strict=True))
+        assert [p.data_ptr() - again.leaf.data_ptr() for p in order] == places
+        assert again.leaf.shape == piece.leaf.shape
 
 
 @pytest.mark.parametrize("i", range(6))

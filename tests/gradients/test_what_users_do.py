@@ -718,7 +718,7 @@ def test_layers_skipped_at_random(optim_type: str, accum_grad: int) -> None:
     both = pair(Drops, optim_type, conf={"lr": 0.01}, accum_grad=accum_grad)
     data = draws("s" * 30)
     data[0:0] = data[:1]
-    play(both, data, lambda optim: None, 4)
+    play(both, data, lambda optim: None, 1)
 
 
 def test_R20_a_refused_gradient_changes_nothing() -> None:
@@ -1086,7 +1086,7 @@ def test_an_eps_of_zero_does_no_harm_between_the_parameters() -> None:
 def test_large_parameters_stay_on_their_own() -> None:
     wide = LARGEST // 2
     flat, _ = fed(seeded(lambda: nn.Sequential(nn.Linear(4, wide), nn.Linear(wide, 2))), X)
-    assert [p.numel() for p in flat.member.gradients.moved_elsewhere] == [wide, LARGEST, 2]
+    assert sorted(p.numel() for p in flat.member.gradients.moved_elsewhere) == [2, wide, LARGEST]
 
 
 # ---- several members ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ from optimscheduler.gradients.suited import BUFFERS
 
 __all__ = ["Buffer"]
 
-_ALIGNMENT: Final = 64  # bytes: a cache line, and what vectorised kernels like best
+_ALIGNMENT: Final = 16  # bytes: what vectorised kernels need; most tensors are a multiple of it long
+_ROW: Final = 3  # tensors from which on one `torch.cat` takes less time than copies
 
 _gradient_of = attrgetter("grad")
 
@@ -22,12 +24,12 @@ _gradient_of = attrgetter("grad")
 class Buffer:
     """Parameters of one dtype and device, moved into memory that they share.
 
-    `leaf` is what an optimizer steps over in their place: 1-D, with gaps of zeros between the parameters.
+    `leaf` is what an optimizer steps over in their place: 1-D, with gaps of zeros after some parameters.
     The parameters are views of it. Their gradients stay tensors of their own, which autograd hands over
-    without touching them, until `gather` copies them into the gradient of the leaf.
+    without touching them, until `gather` brings them into the gradient of the leaf.
 
     Args:
-        parameters: that lie there.
+        parameters: that lie there, one after the other.
         offsets: where in the memory each begins.
         memory: 1-D, of the parameters.
         gradient: 1-D, as long.
@@ -40,7 +42,11 @@ class Buffer:
         self.leaf = nn.Parameter(memory)
         self._offsets = list(offsets)
         self._gradient = gradient
-        self._gradients = self.beside(gradient)
+        self._rows: list[tuple[slice, Tensor]] = []  # which parameters, and where their gradients go
+        self._others: list[int] = []
+        self._find_rows()
+        views = self.beside(gradient)
+        self._gradients_of_others = [views[i] for i in self._others]
         self._addresses = list(map(Tensor.data_ptr, self.parameters))
         self.leaf.grad = gradient
         self._enter()
@@ -53,11 +59,29 @@ class Buffer:
     def _enter(self) -> None:
         BUFFERS.setdefault(self.leaf.untyped_storage(), weakref.WeakSet()).add(self)
 
+    def _find_rows(self) -> None:
+        start = 0
+        for shape, row in groupby(self.parameters, _row_of):
+            end = start + len(list(row))
+            if shape is None or end - start < _ROW:
+                self._others += range(start, end)
+            else:
+                stop = self._offsets[end - 1] + self.parameters[end - 1].numel()
+                self._rows.append(
+                    (slice(start, end), self._gradient[self._offsets[start] : stop].view(-1, *shape))
+                )
+            start = end
+
     @classmethod
     @torch.no_grad()
     def around(cls, parameters: Sequence[nn.Parameter]) -> Buffer:
-        """Move these, dense and with strides in any order, into new memory."""
+        """Move these, dense and with strides in any order, into new memory, those of a row side by side."""
         first = parameters[0]
+        rows: dict[torch.Size | None, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            rows.setdefault(_row_of(parameter), []).append(parameter)
+        odd = rows.pop(None, [])
+        parameters = [parameter for row in (*rows.values(), odd) for parameter in row]
         step = _ALIGNMENT // first.element_size()
         offsets, end = [], 0
         for parameter in parameters:
@@ -108,11 +132,14 @@ class Buffer:
         """Copy the gradients into that of the leaf; call it with gradients disabled.
 
         Returns:
-            The parameters that have no gradient, or a sparse one; then nothing is copied.
+            The parameters that have no gradient, or a sparse one; then the leaf's is not to be used.
         """
         gradients = list(map(_gradient_of, self.parameters))
         try:
-            torch._foreach_copy_(self._gradients, gradients)
+            for row, together in self._rows:
+                torch.cat(gradients[row], out=together)
+            if self._others:
+                torch._foreach_copy_(self._gradients_of_others, [gradients[i] for i in self._others])
         except (TypeError, RuntimeError):
             unfit = [
                 parameter
@@ -128,4 +155,10 @@ class Buffer:
     def dissolve(self) -> None:
         """Nobody steps over the leaf any more; the parameters stay where they are, or move on."""
         BUFFERS[self.leaf.untyped_storage()].discard(self)
-        del self.leaf, self._gradient, self._gradients
+        del self.leaf, self._gradient, self._rows, self._gradients_of_others
+
+
+def _row_of(parameter: nn.Parameter) -> torch.Size | None:
+    """The same for parameters that one `torch.cat` can bring together where they lie without gaps."""
+    packed = parameter.numel() * parameter.element_size() % _ALIGNMENT == 0
+    return parameter.shape[1:] if parameter.ndim and packed and parameter.is_contiguous() else None

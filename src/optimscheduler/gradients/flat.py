@@ -265,8 +265,8 @@ class Flat(Loose):
 
     @torch.no_grad()
     def _pack(self, parameters: Sequence[nn.Parameter]) -> Buffer:
-        states = [self._optimizer.state.pop(p, {}) for p in parameters]
         buffer = Buffer.around(parameters)
+        states = [self._optimizer.state.pop(p, {}) for p in buffer.parameters]
         together: State = {}
         for key, first in states[0].items():
             if self._is_shared(key, first):
