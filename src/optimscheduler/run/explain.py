@@ -53,6 +53,8 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
     h = plan.horizon
     for name, member in plan.members.items():
         _line(screen, f"{name:<10} {member.described}")
+        for text in member.resolved:
+            _line(screen, f"{'':<10} in real steps: {text}")
         _line(screen, f"{'':<10} layout: {member.layout}")
     screen.print()
     screen.print(_table(plan.rows))

@@ -64,6 +64,11 @@ class Horizon:
             return -(-self.epochs * self.batches // self.accum_grad)
         return self.epochs * -(-self.batches // self.accum_grad)
 
+    @property
+    def windows_per_epoch(self) -> float:
+        """Windows of an epoch; no whole number where they are carried over."""
+        return self.batches / self.accum_grad if self.carry else -(-self.batches // self.accum_grad)
+
     def windows_before(self, epoch: int, batch: int) -> int:
         """Windows that are closed when so many batches of an epoch (from 1) are done."""
         if self.carry:

@@ -109,6 +109,8 @@ class Runner:
         self.model = build_model(config.train_cfg.model).to(device)
         self._called = wrapped(self.model, config.distributed, world, device)
         self.optim_sches = build_members(config, self._called, plan.accum_grad, distributed=world.count > 1)
+        for name, optim in self.optim_sches.items():
+            optim.resolve(plan.members[name].run)
         self.progress = Progress()
         self._stopwatch = Stopwatch()
         self._diverge()
