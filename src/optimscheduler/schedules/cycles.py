@@ -31,7 +31,7 @@ class OneCycle(Schedule):
 
     Args:
         steps: length in real steps, >= 1.
-        warm: share of it that rises, in (0, 1); with three phases at most 0.5.
+        warm: share of it that rises, in (0, 1]; with three phases at most 0.5.
         div: peak over start, >= 1.
         final_div: start over end, >= 1.
         shape: `cosine` or `linear`.
