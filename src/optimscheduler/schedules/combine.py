@@ -253,7 +253,7 @@ class Shift(Schedule):
     by: int
 
     def __post_init__(self) -> None:
-        by = whole("Shift: by", self.by, least=-(2**63), unit=UNIT)
+        by = whole("Shift: by", self.by, unit=UNIT)
         self._keep(inner=checked_schedule("Shift: inner", self.inner), by=by)
 
     def __call__(self, step: int) -> float:
