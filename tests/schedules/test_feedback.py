@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_factors_never_rise_and_stay_between_zero_and_one(
         factors.append(schedule(step, state))
     assert factors[0] == 1.0
     assert all(type(factor) is float for factor in factors)
-    assert all(0 <= b <= a for a, b in zip(factors, factors[1:], strict=False))
+    assert all(0 <= b <= a for a, b in pairwise(factors))
     assert factors[-1] >= getattr(schedule, "floor", 0.0)
 
 
