@@ -1,7 +1,7 @@
 """The same numbers as other libraries, at every step of runs of 1, 10, 1,000 and 100,000 steps.
 
-Torch's schedulers count calls of `step` and ours real steps: ours(s) is theirs after s - 1 calls. Transformers
-schedulers are functions of an index that begins at 0.
+Torch's schedulers count calls of `step` and ours real steps: ours(s) is theirs after s - 1 calls. Those of
+transformers are functions of an index that begins at 0.
 """
 
 from __future__ import annotations
