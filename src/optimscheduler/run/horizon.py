@@ -94,10 +94,10 @@ class Horizon:
         """Windows that are closed when so many batches of an epoch (from 1) are done."""
         if self.is_over(epoch, batch):
             return self.windows
-        if self.carry:
-            return ((epoch - 1) * self.batches + batch) // self.accum_grad
-        full = batch // self.accum_grad if batch < self.batches else -(-batch // self.accum_grad)
-        return (epoch - 1) * -(-self.batches // self.accum_grad) + full
+        before = (epoch - 1) * self.batches if self.carry else 0
+        short = self.ends_window(epoch, batch) and (before + batch) % self.accum_grad > 0
+        windows = (before + batch) // self.accum_grad + short
+        return windows if self.carry else (epoch - 1) * int(self.windows_per_epoch) + windows
 
     def epoch_of(self, real_step: int) -> int:
         """The epoch in which a window is closed."""
