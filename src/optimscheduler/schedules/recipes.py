@@ -170,4 +170,3 @@ class InfiniteCosine(Recipe):
         first = Cosine(steps=self.cosine, floor=self.level)
         last = Product(level, fall)
         return Warmup(steps=self.warmup, then=Sequence([(first, self.cosine), (level, self.hold)], last))
-
