@@ -179,7 +179,7 @@ def test_a_users_own_schedule_takes_part_in_everything() -> None:
 
 def test_importing_schedules_costs_little_more_than_dataclasses_do() -> None:
     program = (
-        "from __future__ import annotations\nimport sys, dataclasses, typing, difflib, bisect\n"
+        "from __future__ import annotations\nimport sys, bisect, dataclasses, difflib, math, typing\n"
         "before = set(sys.modules)\n"
         "import optimscheduler.schedules\n"
         "print(*sorted(set(sys.modules) - before))"
