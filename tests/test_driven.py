@@ -118,6 +118,19 @@ def test_R35_another_schedule_of_another_number_is_a_mismatch() -> None:
     )
 
 
+def test_R35_the_same_schedule_written_otherwise_is_no_mismatch() -> None:
+    forms: list[Any] = [
+        DOWN,
+        repr(DOWN),
+        "Linear( steps = 20, start=1.0, end=0.25 )",
+        {"type": "Linear", "conf": {"steps": 20, "end": 0.25}},
+    ]
+    optims = [optim_of(a_model(), "AdamW", schedules={"weight_decay": form}) for form in forms]
+    for saved in optims:
+        for optim in optims:
+            optim.load_state_dict(stored(saved.state_dict()))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

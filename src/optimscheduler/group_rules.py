@@ -117,13 +117,17 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
     if isinstance(ndim, int) and not isinstance(ndim, bool):
         ndim = f"=={ndim}"
     settings = {key: value for key, value in rule.items() if key not in _SELECTORS}
-    schedules = rule.get("schedules") or {}
+    schedules = {} if rule.get("schedules") is None else rule["schedules"]
     if not isinstance(schedules, Mapping):
         raise ConfigError(
             f"param_groups: schedules must be a mapping like {{weight_decay: 'Linear(steps=100)'}}, got "
             f"{schedules!r}"
         )
     if rule.get("schedule") is not None:
+        if "lr" in schedules:
+            raise ConfigError(
+                "param_groups: the schedule of lr is given twice, as 'schedule' and in 'schedules'"
+            )
         schedules = {**schedules, "lr": rule["schedule"]}
     if "lr" in settings:
         number("param_groups: lr", settings["lr"], least=0)

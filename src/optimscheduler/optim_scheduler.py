@@ -156,6 +156,7 @@ class OptimScheduler:
         self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
         # base values, parts
         self.schedule = self._read_schedule(schedule)
+        of_all_groups = _read_all("schedules", schedules)
         self._run: Run | None = None
         self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
         self.precision: Precision = precision_for(use_amp, next(iter(self.owned.by_name.values())).device)
@@ -175,7 +176,7 @@ class OptimScheduler:
                 number("ft_factor", ft_factor, above=0),
                 driven_by(
                     self.optimizer,
-                    _read_all("schedules", schedules),
+                    of_all_groups,
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
                 ),
             ),
@@ -200,7 +201,7 @@ class OptimScheduler:
                 "grad_clip": grad_clip,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
-                **({"schedules": schedules} if schedules else {}),
+                **({"schedules": of_all_groups} if of_all_groups else {}),
                 "param_groups": param_groups or [],
                 "exclude": excluded,
                 "guard": guard,

@@ -177,6 +177,22 @@ def test_a_users_own_schedule_takes_part_in_everything() -> None:
     assert pickle.loads(pickle.dumps(0.5 * warmup))(3) == 0.125
 
 
+def test_importing_schedules_costs_little_more_than_dataclasses_do() -> None:
+    program = (
+        "from __future__ import annotations\nimport sys, bisect, dataclasses, difflib, math, typing\n"
+        "before = set(sys.modules)\n"
+        "import optimscheduler.schedules\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ours = ["", ".checks", ".errors", ".lookup", ".schedules"]
+    files = ["base", "combine", "curves", "cycles", "feedback", "interop", "lengths", "recipes"]
+    assert result.stdout.split() == [
+        *(f"optimscheduler{name}" for name in ours),
+        *(f"optimscheduler.schedules.{name}" for name in files),
+    ]
+
+
 def test_importing_schedules_and_grammar_does_not_import_torch_or_numpy() -> None:
     program = (
         "import sys, optimscheduler.schedules, optimscheduler.grammar\n"
