@@ -165,7 +165,7 @@ _CURVES: Final = (
         elsewhere={
             "fairseq": "`inverse_sqrt`, from a warm-up at 0",
             "SpeechBrain": "`NoamScheduler`",
-            "ESPnet": "`warmuplr`; with a model width `noamlr`",
+            "ESPnet": "`WarmupLR`; with a model width `NoamLR`",
         },
     ),
     Entry(
@@ -206,7 +206,7 @@ _CURVES: Final = (
         curves={"four points": Piecewise([(1, 0.1), (2000, 1), (5000, 0.4), (9000, 0)])},
         elsewhere={
             "fairseq": "`manual`, constant between the points",
-            "ESPnet": "`piecewiselinearwarmuplr`, for the warm-up",
+            "ESPnet": "`PiecewiseLinearWarmupLR`, for the warm-up",
             "optax": '`piecewise_interpolate_schedule("linear", ...)`',
         },
     ),
@@ -240,7 +240,7 @@ _CYCLES: Final = (
     Entry(
         curves={
             "first=2500": CosineRestarts(first=2500),
-            "first=1400, mult=2": CosineRestarts(first=1400, mult=2),
+            "first=1430, mult=2": CosineRestarts(first=1430, mult=2),
             "decay=0.6, floor=0.1": CosineRestarts(first=2500, floor=0.1, decay=0.6),
         },
         elsewhere={
@@ -257,7 +257,7 @@ _CYCLES: Final = (
         curves={
             'mode="triangular"': Cyclic(up=1250, low=0.1),
             'mode="triangular2"': Cyclic(up=1250, low=0.1, mode="triangular2"),
-            "exp_range, gamma=0.9999": Cyclic(up=1250, low=0.1, mode="exp_range", gamma=0.9999),
+            "exp_range,\ngamma=0.9999": Cyclic(up=1250, low=0.1, mode="exp_range", gamma=0.9999),
         },
         elsewhere={
             "torch": "`CyclicLR`",
@@ -281,7 +281,7 @@ _RECIPES: Final = (
             "end=0.01": TriStage(warmup=1000, hold=4000, decay=5000),
             "start=0.2, end=0.05": TriStage(warmup=1000, hold=4000, decay=5000, start=0.2, end=0.05),
         },
-        elsewhere={"fairseq": "`tri_stage`", "SpeechBrain": "`TriStageLRSchedule`", "ESPnet": "`tristagelr`"},
+        elsewhere={"fairseq": "`tri_stage`", "SpeechBrain": "`TriStageLRSchedule`", "ESPnet": "`TristageLR`"},
     ),
     Entry(
         curves={
@@ -298,7 +298,7 @@ _COMBINATORS: Final = (
             'shape="cosine"': Warmup(steps=4000, then=Cosine(steps=6000), shape="cosine"),
             'shape="power"': Warmup(steps=4000, then=Cosine(steps=6000), shape="power"),
             'shape="one_minus_sqrt"': Warmup(steps=4000, then=Cosine(steps=6000), shape="one_minus_sqrt"),
-            "exponential, start=0.01": Warmup(
+            "exponential,\nstart=0.01": Warmup(
                 steps=4000, then=Cosine(steps=6000), start=0.01, shape="exponential"
             ),
         },
@@ -374,7 +374,7 @@ _FEEDBACK: Final = (
             "timm": "`PlateauLRScheduler`",
             "fairseq": "`reduce_lr_on_plateau`",
             "SpeechBrain": "`ReduceLROnPlateau`",
-            "ESPnet": "`reducelronplateau`",
+            "ESPnet": "`WarmupReduceLROnPlateau`, with a warm-up",
             "optax": "`contrib.reduce_on_plateau`",
         },
         metrics=_LOSSES,

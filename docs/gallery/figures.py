@@ -9,7 +9,6 @@ from typing import Final
 from gallery.entries import Entry
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from optimscheduler.grammar import AnySchedule
 
@@ -22,8 +21,13 @@ THEMES: Final = {
 """Name of the page's colours -> text, grid, curves."""
 
 _MOST: Final = 500  # points of a curve; more cannot be told apart at this size
-_STYLES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # whoever sees no colours can tell them apart
-_SETTINGS: Final = {"svg.hashsalt": "gallery", "font.size": 8, "font.family": "DejaVu Sans"}
+_STYLES: Final = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+)  # whoever sees no colours can tell them apart
 
 
 def points(schedule: AnySchedule, entry: Entry) -> Iterator[tuple[int, float]]:
@@ -46,7 +50,8 @@ def figure(entry: Entry, theme: str) -> Figure:
     """
     text, grid, colors = THEMES[theme]
     drawn = Figure(figsize=(6.4, 2.3))
-    axes = drawn.add_axes((0.075, 0.19, 0.62, 0.76))
+    drawn.patch.set_alpha(0)
+    axes = drawn.add_axes((0.08, 0.19, 0.58, 0.76), facecolor="none")
     for i, (label, schedule) in enumerate(entry.curves.items()):
         width = 2.0 if i == 0 else 1.6
         axes.plot(
@@ -59,11 +64,10 @@ def figure(entry: Entry, theme: str) -> Figure:
         )
     if entry.metrics:
         at, metrics = zip(*_heard(entry), strict=True)
-        axes.plot(at, metrics, "o", color=text, markersize=2.5, label="the metric, a loss", zorder=2)
+        axes.plot(at, metrics, "o", color=text, markersize=2.5, label="the metric, a loss", clip_on=False)
     axes.set_xlim(0, entry.steps)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.08)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylim(-0.02, 1.06)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("real step s", color=text)
     axes.set_ylabel("factor", color=text)
@@ -80,8 +84,8 @@ def figure(entry: Entry, theme: str) -> Figure:
 def svg(entry: Entry, theme: str) -> str:
     """The same as a picture with a transparent ground, byte for byte equal each time."""
     out = io.StringIO()
-    with rc_context(_SETTINGS):
-        figure(entry, theme).savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    with rc_context({"svg.hashsalt": "gallery", "font.size": 8, "font.family": "DejaVu Sans"}):
+        figure(entry, theme).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
 
 

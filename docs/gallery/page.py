@@ -45,13 +45,13 @@ def picture(entry: Entry, theme: str) -> str:
 
 
 def formula(cls: type) -> str:
-    """What a docstring has between its first sentence and its arguments: the formula and what goes with it."""
+    """What a docstring has between its first sentence and its arguments: the formula, and words to it."""
     doc = inspect.getdoc(cls) or ""
     return doc.partition("\n\n")[2].partition("\nArgs:\n")[0].strip("\n")
 
 
 def reference(cls: type) -> str:
-    """The paragraph of a docstring that names a source, on one line, with links; empty where there is none."""
+    """The source that a docstring names, on one line, with links; empty where it names none."""
     paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
     found = next((p for p in paragraphs if p.startswith("Reference:")), "")
     return _ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", " ".join(found.split()))
@@ -68,7 +68,9 @@ def _of_entry(entry: Entry) -> str:
         f"```yaml\nschedule: {entry.example!r}\n```",
     ]
     if entry.elsewhere:
-        parts.append("Elsewhere: " + "; ".join(f"{name} {what}" for name, what in entry.elsewhere.items()) + ".")
+        parts.append(
+            "Elsewhere: " + "; ".join(f"{name} {what}" for name, what in entry.elsewhere.items()) + "."
+        )
     arguments = f"[Arguments][{cls.__module__}.{cls.__qualname__}]."
     return "\n\n".join([*parts, f"{reference(cls)} {arguments}".strip()])
 
