@@ -253,7 +253,7 @@ class Shift(Schedule):
     by: int
 
     def __post_init__(self) -> None:
-        by = whole("Shift: by", self.by, least=-(2**63), unit=UNIT)
+        by = whole("Shift: by", self.by, unit=UNIT)
         self._keep(inner=checked_schedule("Shift: inner", self.inner), by=by)
 
     def __call__(self, step: int) -> float:
@@ -290,7 +290,9 @@ class Custom(Schedule):
 
     def __post_init__(self) -> None:
         fn = object_at(self.fn, "Custom: fn") if isinstance(self.fn, str) else self.fn
-        if not callable(fn) or isinstance(fn, FeedbackSchedule):
+        if isinstance(fn, Schedule | FeedbackSchedule):
+            checked_schedule("Custom: fn", fn)
+        if not callable(fn):
             raise ConfigError(f"Custom: fn must be a function of the step or its path, got {self.fn!r}")
         self._keep(fn=fn)
 

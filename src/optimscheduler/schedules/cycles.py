@@ -31,7 +31,7 @@ class OneCycle(Schedule):
 
     Args:
         steps: length in real steps, >= 1.
-        warm: share of it that rises, in (0, 1); with three phases at most 0.5.
+        warm: share of it that rises, in (0, 1]; with three phases at most 0.5.
         div: peak over start, >= 1.
         final_div: start over end, >= 1.
         shape: `cosine` or `linear`.
@@ -205,10 +205,14 @@ class Cyclic(Schedule):
             return down + step  # refuses
         cycle, t = divmod(step - 1, self.up + down)
         height = t / self.up if t <= self.up else (self.up + down - t) / down
+        return checked_factor(repr(self), step, self.low + (1 - self.low) * height * self._scale(step, cycle))
+
+    def _scale(self, step: int, cycle: int) -> float:
+        if self.mode == "triangular":
+            return 1.0
+        if self.mode == "triangular2":
+            return math.ldexp(1.0, -cycle)
         try:
-            scale = {"triangular": 1.0, "triangular2": 0.5**cycle}.get(self.mode) or math.pow(
-                self.gamma, step - 1
-            )
+            return math.pow(self.gamma, step - 1)
         except OverflowError:
             return checked_factor(repr(self), step, math.inf)  # refuses it, and says where
-        return checked_factor(repr(self), step, self.low + (1 - self.low) * height * scale)

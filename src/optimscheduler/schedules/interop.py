@@ -35,7 +35,11 @@ def to_lambda(schedule: Schedule) -> Callable[[int], float]:
     """
     if not isinstance(schedule, Schedule) or schedule.listener:
         raise ConfigError(f"to_lambda takes a schedule that does not listen to a metric, got {schedule!r}")
-    schedule(1)  # refuses one whose lengths are not known
+    if not schedule.known:
+        raise ConfigError(
+            f"to_lambda: {schedule!r} has lengths that depend on the run: schedule.resolved(Run(steps=...)) "
+            "puts real steps in their place"
+        )
 
     def factor(t: int) -> float:
         return schedule(t + 1)

@@ -5,6 +5,7 @@ A schedule holds them as they were written; `schedule.resolved(Run(steps=...))` 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final, Never
@@ -16,6 +17,7 @@ __all__ = ["UNIT", "Length", "Run", "in_steps", "is_rest", "length"]
 
 UNIT: Final = "real steps"
 _FORMS: Final = '"3ep", "10%", "1e6samples", "1e9tok" or "rest"'
+_MOST: Final = 2**63 - 1
 _TEXT: Final = re.compile(r"(\d+\.?\d*(?:[eE]\+?\d+)?)\s*(%|ep|samples|tok)")
 
 
@@ -69,7 +71,7 @@ schedule.resolved(Run(steps=...)) puts real steps in its place
             left: what `"rest"` is: real steps that nothing else takes.
 
         Raises:
-            ConfigError: nothing is left, or the run does not say what is needed.
+            ConfigError: nothing is left, it is too long, or the run does not say what is needed.
         """
         if self == "rest":
             if left < 1:
@@ -89,6 +91,8 @@ schedule.resolved(Run(steps=...)) puts real steps in its place
             steps = amount / _known(where, self, run.tokens_per_step, "tokens_per_step")
         else:
             steps = amount / _known(where, self, run.samples_per_step, "samples_per_step")
+        if steps > _MOST:
+            raise ConfigError(f"{where} is {str(self)!r}, which is more than 2^63 - 1 {UNIT}")
         return max(round(steps), 1) if amount else 0
 
     def _unknown(self, *_: object) -> Never:
@@ -121,7 +125,7 @@ def length(where: str, value: object, *, least: int) -> int:
     text = value.strip()
     if text != "rest":
         match = _TEXT.fullmatch(text)
-        if match is None or (least and not float(match[1])):
+        if match is None or (least and not float(match[1])) or math.isinf(float(match[1])):
             raise ConfigError(
                 f"{where} must be a whole number of {UNIT} >= {least}, or {_FORMS}, got {value!r}"
             )

@@ -52,6 +52,8 @@ class WarmupStableDecay(Recipe):
     LENGTHS: ClassVar[tuple[str, ...]] = ("warmup", "stable", "decay")
 
     def __post_init__(self) -> None:
+        if self.shape == "exponential" and self.floor == 0:
+            raise ConfigError("WarmupStableDecay: shape 'exponential' needs floor > 0, got 0.0")
         self._cook(
             warmup=length("WarmupStableDecay: warmup", self.warmup, least=0),
             stable=length("WarmupStableDecay: stable", self.stable, least=0),
@@ -59,7 +61,6 @@ class WarmupStableDecay(Recipe):
             floor=number("WarmupStableDecay: floor", self.floor, least=0, most=1),
             shape=one_of("WarmupStableDecay: shape", self.shape, _SHAPES),
         )
-        _needs_floor("WarmupStableDecay", self.shape, self.floor)
 
     def _made(self) -> Schedule:
         fall = CoolDown(steps=self.decay, floor=self.floor, shape=self.shape)
@@ -169,8 +170,3 @@ class InfiniteCosine(Recipe):
         first = Cosine(steps=self.cosine, floor=self.level)
         last = Product(level, fall)
         return Warmup(steps=self.warmup, then=Sequence([(first, self.cosine), (level, self.hold)], last))
-
-
-def _needs_floor(name: str, shape: str, floor: float) -> None:
-    if shape == "exponential" and not floor:
-        raise ConfigError(f"{name}: shape 'exponential' needs floor > 0, got 0.0")
