@@ -40,6 +40,19 @@ def test_R16_a_rule_holds_what_was_written() -> None:
     assert written == {"name": ["a.#", "b"], "ndim": 2, "weight_decay": 0, "lr": 0.5}
 
 
+def test_R16_a_rule_holds_schedules_of_its_own_as_they_were_written() -> None:
+    both = {"name": "a", "schedule": "Constant()", "schedules": {"weight_decay": {"type": "Constant"}}}
+    alone = {"name": "a", "schedules": {"lr": "Constant()"}}
+    none = {"name": "a", "schedule": None, "schedules": None}
+    rules = read_rules([both, alone, none], ALLOWED)
+    assert [rule.schedules for rule in rules] == [
+        {"lr": "Constant()", "weight_decay": {"type": "Constant"}},
+        {"lr": "Constant()"},
+        {},
+    ]
+    assert [rule.settings for rule in rules] == [{}, {}, {}], "they are no settings of the optimizer"
+
+
 def test_R16_no_rules_are_none() -> None:
     assert read_rules(None, ALLOWED) == read_rules([], ALLOWED) == []
 
@@ -62,7 +75,24 @@ def test_R16_a_rule_gives_the_number_of_the_layer() -> None:
         (
             {"ndim": "<2", "weight_deca": 0},
             "param_groups: unknown key 'weight_deca'. Did you mean 'weight_decay'? Known: amsgrad, betas, "
-            "eps, layer_decay, lr, maximize, name, ndim, weight_decay.",
+            "eps, layer_decay, lr, maximize, name, ndim, schedule, schedules, weight_decay.",
+        ),
+        (
+            {"ndim": "<2", "schedul": "Constant()"},
+            "param_groups: unknown key 'schedul'. Did you mean 'schedule'? Known: amsgrad, betas, "
+            "eps, layer_decay, lr, maximize, name, ndim, schedule, schedules, weight_decay.",
+        ),
+        *(
+            (
+                {"ndim": "<2", "schedules": schedules},
+                "param_groups: schedules must be a mapping like {weight_decay: 'Linear(steps=100)'}, got "
+                f"{schedules!r}",
+            )
+            for schedules in (["Constant()"], "Constant()", "", 0)
+        ),
+        (
+            {"ndim": "<2", "schedule": "Constant()", "schedules": {"lr": "Constant(0.5)"}},
+            "param_groups: the schedule of lr is given twice, as 'schedule' and in 'schedules'",
         ),
         ({"ndim": "<2", "lr": "fast"}, "param_groups: lr must be a finite number >= 0, got 'fast'"),
         ({"ndim": "<2", "lr": -1}, "param_groups: lr must be a finite number >= 0, got -1"),

@@ -29,13 +29,13 @@ def boolean(where: str, value: object) -> bool:
     return value
 
 
-def whole(where: str, value: object, *, least: int, unit: str = "") -> int:
+def whole(where: str, value: object, *, least: int = -_MOST, unit: str = "") -> int:
     """A whole number from `least` to 2^63 - 1; `4000.0` counts as 4000, `True` and `"4000"` do not count.
 
     Args:
         where: place and name, as they will stand in the message.
         value: what was given.
-        least: the smallest value allowed.
+        least: the smallest value allowed; -(2^63 - 1) if not given.
         unit: what is counted (`"real steps"`), for the message.
 
     Raises:
@@ -49,7 +49,8 @@ def whole(where: str, value: object, *, least: int, unit: str = "") -> int:
     ):
         return int(value)
     of = f" of {unit}" if unit else ""
-    raise ConfigError(f"{where} must be a whole number{of} >= {least}, got {value!r}")
+    bound = f" >= {least}" if least > -_MOST else ""
+    raise ConfigError(f"{where} must be a whole number{of}{bound}, got {value!r}")
 
 
 def number(

@@ -14,8 +14,8 @@ Warmup(steps=100, then=Cosine(steps=900))
 >>> read_schedule("Cosin(steps=900)", "optim_sches.conf.schedule")
 Traceback (most recent call last):
 optimscheduler.errors.ConfigError: optim_sches.conf.schedule: there is no Schedule or FeedbackSchedule \
-'Cosin'. Did you mean 'Cosine'? Known: Clamp, Constant, Cosine, Custom, Exponential, InverseSqrt, Linear, \
-Noam, PerEpoch, Product, Sequence, Warmup.
+'Cosin'. Did you mean 'Cosine'? Known: Cosine, Clamp, Constant, CoolDown, CosineRestarts, Custom, Cyclic, \
+Exponential, InfiniteCosine, InverseSqrt, Linear, MultiStep, and 15 more.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from optimscheduler.errors import ConfigError, nearest
 
 __all__ = ["GroupRule", "pattern", "read_rules"]
 
-_SELECTORS: Final = ("name", "ndim", "layer_decay")
+_SELECTORS: Final = ("name", "ndim", "layer_decay", "schedule", "schedules")
 _EXAMPLE: Final = "{ndim: '<2', weight_decay: 0}"
 _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
     "<=": int.__le__,
@@ -43,6 +43,7 @@ class GroupRule:
         layer_decay: the factor of the learning rate from layer to layer, in (0, 1]; `name` must then
             hold one `#`, the layer's number. Layer i of n gets `lr * layer_decay ** (n - 1 - i)`.
         settings: keyword arguments of the optimizer, for these parameters.
+        schedules: number of the group -> schedule, as written; `schedule` in a rule is that of `lr`.
 
     Raises:
         ConfigError: an argument is malformed.
@@ -54,6 +55,7 @@ class GroupRule:
     settings: dict[str, Any] = field(
         default_factory=dict
     )  # Any: values of torch's optimizers have many types
+    schedules: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name for name in self.name):
@@ -115,6 +117,18 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
     if isinstance(ndim, int) and not isinstance(ndim, bool):
         ndim = f"=={ndim}"
     settings = {key: value for key, value in rule.items() if key not in _SELECTORS}
+    schedules = {} if rule.get("schedules") is None else rule["schedules"]
+    if not isinstance(schedules, Mapping):
+        raise ConfigError(
+            f"param_groups: schedules must be a mapping like {{weight_decay: 'Linear(steps=100)'}}, got "
+            f"{schedules!r}"
+        )
+    if rule.get("schedule") is not None:
+        if "lr" in schedules:
+            raise ConfigError(
+                "param_groups: the schedule of lr is given twice, as 'schedule' and in 'schedules'"
+            )
+        schedules = {**schedules, "lr": rule["schedule"]}
     if "lr" in settings:
         number("param_groups: lr", settings["lr"], least=0)
     return GroupRule(
@@ -122,4 +136,5 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
         ndim=ndim if isinstance(ndim, str) else repr(ndim),
         layer_decay=rule.get("layer_decay"),
         settings=settings,
+        schedules=dict(schedules),
     )

@@ -28,8 +28,8 @@ __all__ = ["Member"]
 class Member:
     """One of each part that is an OptimScheduler's own.
 
-    `learning_rate` takes a real step and an epoch and gives the rate before `ft_factor`; `feedback` is the
-    state of a feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
+    `write` takes a real step and an epoch and writes what moves with them; `feedback` is the state of a
+    feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
     `fingerprint`, a number that stands for the configuration, in batch number and weights.
     """
 
@@ -40,7 +40,7 @@ class Member:
     gradients: Gradients
     clip: Clip
     guard: Guard
-    learning_rate: Callable[[int, int], float]
+    write: Callable[[int, int], None]
     values: Values
     kernel: Kernel
     ledger: Ledger

@@ -27,7 +27,8 @@ from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys
 from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
-from optimscheduler.schedules import Constant, FeedbackSchedule
+from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
+from optimscheduler.schedules.base import checked_schedule
 from optimscheduler.state import (
     check_fits,
     check_torch_state,
@@ -41,7 +42,7 @@ from optimscheduler.state import (
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.values import Values
+from optimscheduler.values import Values, driven_by
 
 __all__ = ["NAME", "OnMismatch", "OptimScheduler"]
 
@@ -84,7 +85,9 @@ class OptimScheduler:
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         schedule: factor of the base learning rate over real steps: an object, its repr, or
             `{"type": ..., "conf": ...}`. None is a constant.
-        param_groups: rules for parameters with settings of their own; see `GroupRule`.
+        schedules: the same for other numbers of the optimizer's groups, by name: `{"weight_decay": ...,
+            "betas[0]": ...}`; each is its value in `optim_conf` times its factor.
+        param_groups: rules for parameters with settings, and schedules, of their own; see `GroupRule`.
         exclude: names or patterns of parameters to leave out.
         guard: None refuses non-finite gradients only; z, or `{"z", "window", "warm_up"}`, refuses
             spikes too; see `SpikeGuard`.
@@ -120,6 +123,7 @@ class OptimScheduler:
         grad_norm_type: float | str = 2.0,
         *,
         schedule: object = None,
+        schedules: Mapping[str, object] | None = None,
         param_groups: Sequence[object] | None = None,
         exclude: str | Sequence[str] = (),
         guard: object = None,
@@ -152,6 +156,8 @@ class OptimScheduler:
         self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
         # base values, parts
         self.schedule = self._read_schedule(schedule)
+        of_all_groups = _read_all("schedules", schedules)
+        self._run: Run | None = None
         self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
         self.precision: Precision = precision_for(use_amp, next(iter(self.owned.by_name.values())).device)
         loss = "loss" if optim_loss is None else optim_loss
@@ -163,12 +169,21 @@ class OptimScheduler:
             gradients=gradients_for([g.parameters for g in self.owned.groups], self.optimizer, model, layout),
             clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
             guard=guard_for(guard),
-            learning_rate=self._learning_rate,
-            values=Values(self.optimizer, base_lr, number("ft_factor", ft_factor, above=0)),
+            write=self._write,
+            values=Values(
+                self.optimizer,
+                base_lr,
+                number("ft_factor", ft_factor, above=0),
+                driven_by(
+                    self.optimizer,
+                    of_all_groups,
+                    [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
+                ),
+            ),
             kernel=kernel_for(self.optimizer),
             ledger=Ledger(loss, max_skips, forensics),
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
-            feedback=self.schedule.start() if isinstance(self.schedule, FeedbackSchedule) else None,
+            feedback=self._listener.start() if self._listener else None,
         )
         self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
         self.sync.begin()
@@ -186,6 +201,7 @@ class OptimScheduler:
                 "grad_clip": grad_clip,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
+                **({"schedules": of_all_groups} if of_all_groups else {}),
                 "param_groups": param_groups or [],
                 "exclude": excluded,
                 "guard": guard,
@@ -211,10 +227,8 @@ class OptimScheduler:
         Returns:
             The learning rate of a group with the base value, before `ft_factor`; finite, >= 0.
         """
-        base = self.member.values.base_lr
-        if isinstance(self.schedule, FeedbackSchedule):
-            return base * self.schedule(real_step, self.member.feedback)
-        return base if self.schedule is None else base * self.schedule(real_step)
+        factor = 1.0 if self.schedule is None else self.schedule.value_at(real_step, self.member.feedback)
+        return self.member.values.base_lr * factor
 
     def extra_repr_fn(self) -> str:
         """Hook: what a subclass adds to the repr, for example `"warmup_steps=4000"`."""
@@ -293,16 +307,40 @@ class OptimScheduler:
 
     @final
     def observe(self, metric: float) -> None:
-        """Tell a feedback schedule a validation metric; other schedules do not listen."""
-        if isinstance(self.schedule, FeedbackSchedule):
-            self.member.feedback = self.schedule.observe(self.member.feedback, float(metric))
+        """Tell a feedback schedule a validation metric; other schedules do not listen.
+
+        Args:
+            metric: with several ranks, which must all tell one, their mean is heard.
+        """
+        if self._listener:
+            self.member.feedback = self._listener.observe(self.member.feedback, self.sync.mean(float(metric)))
+
+    @final
+    def resolve(self, run: Run) -> None:
+        """Put real steps in the places of lengths that depend on the run, such as `"10%"`.
+
+        Args:
+            run: how long it is, in real steps of this object: windows, idle ones included.
+
+        Raises:
+            ConfigError: the run does not say what is needed, or is too short.
+        """
+        self._run = run
+        if self.schedule is not None:
+            self.schedule = self.schedule.resolved(run)
+        self.member.values.resolve(run)
 
     @final
     def get_lr(self) -> float:
         """What the optimizer holds for its first group; before the first update that is the base."""
         return self.member.values.lr
 
-    def _learning_rate(self, real_step: int, epoch: int) -> float:
+    @property
+    def _listener(self) -> FeedbackSchedule[Any] | None:
+        return None if self.schedule is None else self.schedule.listener
+
+    def _write(self, real_step: int, epoch: int) -> None:
+        """Write what an update at a real step, in an epoch, is made with."""
         step = self.member.ledger.applied + 1 if self._lr_counts_applied else real_step
         lr = self.update_lr(real_step=step, epoch_num=epoch)
         if isinstance(lr, Tensor):
@@ -312,7 +350,7 @@ class OptimScheduler:
                 f"{type(self).__name__}.update_lr(real_step={step}, epoch_num={epoch}) returned {lr!r}; "
                 "a learning rate is a finite number >= 0"
             )
-        return lr
+        self.member.values.write(lr, step)
 
     @final
     def adopt(self, precision: Precision) -> None:
@@ -409,7 +447,10 @@ class OptimScheduler:
             return
         if changed and on_mismatch == "checkpoint":
             self.member.gradients.loosen()
+            run = self._run
             OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+            if run is not None:
+                self.resolve(run)
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
         settings = not changed or on_mismatch == "checkpoint"
@@ -482,6 +523,16 @@ class OptimScheduler:
                 "leave schedule out, or use OptimScheduler"
             )
         return read_schedule(schedule, "schedule")
+
+
+def _read_all(where: str, schedules: Mapping[str, object] | None) -> dict[str, Schedule]:
+    """The schedules of numbers of the optimizer's groups, none of which may listen to a metric."""
+    if schedules is not None and not isinstance(schedules, Mapping):
+        raise ConfigError(
+            f"{where} must be a mapping like {{'weight_decay': 'Linear(steps=100)'}}, got {schedules!r}"
+        )
+    read = {place: read_schedule(text, f"{where}: {place}") for place, text in (schedules or {}).items()}
+    return {place: checked_schedule(f"{where}: {place}", found) for place, found in read.items()}
 
 
 _CONSTRUCTOR: Final = tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,11 +42,13 @@ class ParameterGroup:
         label: the rule they were chosen by, for people.
         parameters: canonical name -> parameter.
         settings: what differs from `optim_conf`, for example `{"weight_decay": 0}`.
+        schedules: number of the group -> schedule of its own, as written.
     """
 
     label: str
     parameters: dict[str, nn.Parameter]
     settings: dict[str, Any]  # Any: values of torch's optimizers have many types
+    schedules: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +180,11 @@ def _groups_of(
 ) -> list[ParameterGroup]:
     if rule.layer_decay is None:
         parameters = {name: parameter for name, (_, parameter) in matched.items()}
-        return [ParameterGroup(label=rule.label, parameters=parameters, settings=rule.settings)]
+        return [
+            ParameterGroup(
+                label=rule.label, parameters=parameters, settings=rule.settings, schedules=rule.schedules
+            )
+        ]
     fits = pattern(rule.name[0]).fullmatch
     top = max(int(found[1]) for name in selected if (found := fits(name)))
     lr = rule.settings.get("lr", base_lr)
@@ -187,6 +193,7 @@ def _groups_of(
             label=rule.label.replace("#", str(layer)),
             parameters={name: parameter for name, (at, parameter) in matched.items() if at == layer},
             settings={**rule.settings, "lr": lr * rule.layer_decay ** (top - layer)},
+            schedules=rule.schedules,
         )
         for layer in sorted({layer for layer, _ in matched.values()})
     ]

@@ -244,7 +244,7 @@ class BatchStep:
         norm = norm / divisor
         accepted = m.guard.accepts(norm)
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
-        m.values.write(m.learning_rate(real_step, m.clock.epoch))
+        m.write(real_step, m.clock.epoch)
         m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
         self.precision.record(m.loss, is_finite(norm))
         if m.check_every and m.updates % m.check_every == 0:

@@ -227,7 +227,9 @@ def test_the_pieces_of_a_buffer_gather_what_is_theirs(gone: list[int]) -> None:
     assert not inside & out
     alone = set(whole.parameters) - inside - out
     neighbours = [i for i, p in enumerate(whole.parameters) if p in alone]
-    assert all({i - 1, i + 1} - {-1, len(parameters)} <= set(gone) for i in neighbours), "no neighbour is left"
+    assert all({i - 1, i + 1} - {-1, len(parameters)} <= set(gone) for i in neighbours), (
+        "no neighbour is left"
+    )
 
 
 @pytest.mark.parametrize("gone", [[], [2], [1, 3], [5, 10]])
@@ -235,7 +237,10 @@ def test_laid_anew_in_their_order_parameters_lie_as_they_did(gone: list[int]) ->
     """So a resumed run adds in the same order."""
     buffer = Buffer.around(layers(torch.float32))
     for piece, _ in buffer.without({buffer.parameters[i] for i in gone}):
-        order, places = list(piece.parameters), [p.data_ptr() - piece.leaf.data_ptr() for p in piece.parameters]
+        order, places = (
+            list(piece.parameters),
+            [p.data_ptr() - piece.leaf.data_ptr() for p in piece.parameters],
+        )
         again = Buffer.around(order)
         assert all(p is q for p, q in zip(again.parameters, order, strict=True))
         assert [p.data_ptr() - again.leaf.data_ptr() for p in order] == places

@@ -8,11 +8,14 @@ import functools
 import inspect
 import math
 import pickle
+import re
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from optimscheduler import schedules as package
 from optimscheduler.schedules import (
@@ -24,11 +27,21 @@ from optimscheduler.schedules import (
     Schedule,
     Warmup,
 )
-from tests.cases import CASES, Alternating, Case, HalvedWhenWorse, schedules
+from tests.cases import (
+    BAD,
+    CASES,
+    HEARD,
+    Alternating,
+    Case,
+    HalvedWhenWorse,
+    Heard,
+    feedback_schedules,
+    schedules,
+)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.written)
-def test_the_repr_is_what_a_configuration_says(case: Case) -> None:
+@pytest.mark.parametrize("case", [*CASES, *HEARD], ids=lambda case: case.written)
+def test_the_repr_is_what_a_configuration_says(case: Case | Heard) -> None:
     assert repr(case.schedule) == case.written
 
 
@@ -36,30 +49,63 @@ def test_every_public_schedule_is_in_the_table_and_in_the_cases() -> None:
     public = {
         name
         for name in package.__all__
-        if isinstance(found := getattr(package, name), type) and not inspect.isabstract(found)
+        if isinstance(found := getattr(package, name), type)
+        and issubclass(found, Schedule | FeedbackSchedule)
+        and not inspect.isabstract(found)
     }
     assert list(SCHEDULES) == sorted(public)
     assert all(cls.__name__ == name for name, cls in SCHEDULES.items())
-    assert {type(case.schedule).__name__ for case in CASES} >= public
+    assert {type(case.schedule).__name__ for case in [*CASES, *HEARD]} >= public
+
+
+@pytest.mark.parametrize(
+    ("cls", "argument"),
+    [
+        pytest.param(cls, argument.name, id=f"{name}.{argument.name}")
+        for name, cls in SCHEDULES.items()
+        for argument in dataclasses.fields(cls)  # type: ignore[arg-type]  # each is a dataclass: see below
+        if argument.init
+    ],
+)
+def test_every_argument_has_a_row_of_what_it_refuses(cls: type, argument: str) -> None:
+    place = re.compile(rf"{cls.__name__}: {argument}\b")
+    assert any(place.match(message) for _, message in BAD)
 
 
 @pytest.mark.parametrize("cls", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_schedule_is_a_frozen_slotted_documented_value(cls: type) -> None:
-    case = next(case for case in CASES if type(case.schedule) is cls)
-    assert not hasattr(case.schedule, "__dict__")
-    field = dataclasses.fields(cls)[0].name
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(case.schedule, field, getattr(case.schedule, field))
-    for section in ("factor = ", "Args:", "Raises:", ">>> "):
-        assert section in (cls.__doc__ or "") or (section == "factor = " and cls is Warmup), section
+    schedule = next(case.schedule for case in [*CASES, *HEARD] if type(case.schedule) is cls)
+    assert not hasattr(schedule, "__dict__")
+    for argument in dataclasses.fields(cls):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(schedule, argument.name, getattr(schedule, argument.name))
+    for section in (
+        "Args:",
+        "Raises:",
+        ">>> ",
+        *(f"    {f.name}: " for f in dataclasses.fields(cls) if f.init),
+    ):
+        assert section in (cls.__doc__ or ""), section
+    assert re.search(r"\n\n        \S", cls.__doc__ or ""), "a formula, or a combination, set apart"
 
 
-@given(schedules())
-def test_equal_schedules_are_one_key_and_survive_pickling_and_copying(schedule: Schedule) -> None:
+@given(schedules() | feedback_schedules())
+def test_equal_schedules_are_one_key_and_survive_pickling_and_copying(schedule: object) -> None:
     for other in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule), copy.copy(schedule)):
         assert other == schedule
         assert hash(other) == hash(schedule)
         assert repr(other) == repr(schedule)
+
+
+@given(schedules(), st.lists(st.integers(1, 10**6), min_size=2, max_size=8, unique=True), st.randoms())
+def test_a_factor_depends_on_the_step_alone_in_whatever_order_it_is_asked(
+    schedule: Schedule, steps: list[int], random: Random
+) -> None:
+    fresh: Schedule = pickle.loads(pickle.dumps(schedule))
+    first = {step: schedule(step) for step in steps}
+    random.shuffle(steps)
+    assert {step: fresh(step) for step in steps} == first
+    assert {step: schedule(step) for step in reversed(steps)} == first
 
 
 def test_the_value_counts_and_not_how_it_was_written() -> None:
@@ -129,6 +175,22 @@ def test_a_users_own_schedule_takes_part_in_everything() -> None:
     warmup = Warmup(steps=2, then=Alternating(low=0.25))
     assert [warmup(s) for s in (1, 2, 3, 4)] == [0.5, 1.0, 0.25, 1.0]
     assert pickle.loads(pickle.dumps(0.5 * warmup))(3) == 0.125
+
+
+def test_importing_schedules_costs_little_more_than_dataclasses_do() -> None:
+    program = (
+        "from __future__ import annotations\nimport sys, bisect, dataclasses, difflib, math, typing\n"
+        "before = set(sys.modules)\n"
+        "import optimscheduler.schedules\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ours = ["", ".checks", ".errors", ".lookup", ".schedules"]
+    files = ["base", "combine", "curves", "cycles", "feedback", "interop", "lengths", "recipes"]
+    assert result.stdout.split() == [
+        *(f"optimscheduler{name}" for name in ours),
+        *(f"optimscheduler.schedules.{name}" for name in files),
+    ]
 
 
 def test_importing_schedules_and_grammar_does_not_import_torch_or_numpy() -> None:

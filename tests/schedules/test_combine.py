@@ -23,6 +23,7 @@ from optimscheduler.schedules import (
     Product,
     Schedule,
     Sequence,
+    Shift,
     Warmup,
 )
 from tests import cases
@@ -32,7 +33,7 @@ SHAPES = ["linear", "cosine", "exponential", "power", "one_minus_sqrt"]
 AT = st.integers(1, 3000)
 
 
-@given(schedules(), AT)
+@given(schedules(), AT | st.integers(1, 10**12))
 def test_every_combination_is_finite_and_never_negative(schedule: Schedule, step: int) -> None:
     factor = schedule(step)
     assert type(factor) is float
@@ -123,6 +124,11 @@ def test_clamp_moves_only_what_is_outside(inner: Schedule, low: float, more: flo
 def test_per_epoch_counts_epochs(inner: Schedule, length: int, step: int) -> None:
     epoch = math.ceil(step / length)  # steps 1 .. length are epoch 1
     assert PerEpoch(inner=inner, steps_per_epoch=length)(step) == inner(epoch)
+
+
+@given(schedules(), st.integers(-3000, 3000), AT)
+def test_a_shift_moves_the_clock_and_stops_at_the_beginning(inner: Schedule, by: int, step: int) -> None:
+    assert Shift(inner, by)(step) == (inner(step + by) if step + by >= 1 else inner(1))
 
 
 def test_custom_takes_a_function_its_path_or_a_lambda() -> None:

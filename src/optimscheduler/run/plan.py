@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from optimscheduler.parameters import canonical
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.horizon import Horizon, accumulation
 from optimscheduler.run.parts import build_model
-from optimscheduler.schedules import FeedbackSchedule
+from optimscheduler.schedules import Run
 
 __all__ = ["MemberPlan", "Plan", "Row", "build_members", "make_plan"]
 
@@ -42,6 +42,8 @@ class MemberPlan:
 
     Attributes:
         described: its repr.
+        resolved: its schedules, in real steps, where they have lengths that depend on the run.
+        run: how long the run is, in its own windows.
         layout: where its parameters lie.
         loss: name of what it optimises.
         accum_grad: batches per window.
@@ -51,9 +53,12 @@ class MemberPlan:
         curve: (real step, learning rate) of those, sampled where there are many; the ends and the peak
             are there.
         listens: the learning rate follows a metric as well; the curve is that without one.
+        rate: the learning rate of a real step, whether it is active or not.
     """
 
     described: str
+    resolved: tuple[str, ...]
+    run: Run
     layout: str
     loss: str
     accum_grad: int
@@ -61,6 +66,7 @@ class MemberPlan:
     horizon: Horizon
     updates: int
     curve: tuple[tuple[int, float], ...]
+    rate: Callable[[int], float] = field(compare=False)
     listens: bool = False
 
     @property
@@ -132,7 +138,12 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
         reason = (str(error) or type(error).__name__).splitlines()[0]
         notes.append(f"built on the CPU, because the model cannot be built on the meta device: {reason:.100}")
     horizon = Horizon.of(config, batches, {optim.accum_grad for optim in optim_sches.values()})
-    members = {name: _member_plan(optim, horizon) for name, optim in optim_sches.items()}
+    samples = config.data_cfg.batch_size * ranks  # per batch
+    tokens = samples * tokens_per_item if isinstance(tokens_per_item, int) else None
+    members = {
+        name: _member_plan(optim, horizon, samples=samples, tokens=tokens)
+        for name, optim in optim_sches.items()
+    }
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
     return Plan(
         horizon=horizon,
@@ -150,8 +161,19 @@ def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedule
     return model, build_members(config, model, accum_grad)
 
 
-def _member_plan(optim: OptimScheduler, run: Horizon) -> MemberPlan:
-    horizon = replace(run, accum_grad=optim.accum_grad)
+def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None) -> MemberPlan:
+    horizon = replace(whole, accum_grad=optim.accum_grad)
+    run = Run(
+        steps=horizon.windows,
+        steps_per_epoch=horizon.windows_per_epoch,
+        samples_per_step=samples * optim.accum_grad,
+        tokens_per_step=None if tokens is None else tokens * optim.accum_grad,
+    )
+    described, written = repr(optim), _schedules_of(optim)
+    try:
+        optim.resolve(run)
+    except ConfigError as error:
+        raise ConfigError(f"train_cfg.optim_sches: {error}") from error
 
     def learning_rate(real_step: int) -> float:
         lr = float(optim.update_lr(real_step=real_step, epoch_num=horizon.epoch_of(real_step)))
@@ -165,7 +187,9 @@ def _member_plan(optim: OptimScheduler, run: Horizon) -> MemberPlan:
 
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
     return MemberPlan(
-        described=repr(optim),
+        described=described,
+        resolved=tuple(now for was, now in zip(written, _schedules_of(optim), strict=True) if was != now),
+        run=run,
         layout=str(optim.member.gradients),
         loss=optim.member.loss,
         accum_grad=optim.accum_grad,
@@ -173,8 +197,14 @@ def _member_plan(optim: OptimScheduler, run: Horizon) -> MemberPlan:
         horizon=horizon,
         updates=len(active),
         curve=_curve(active, learning_rate),
-        listens=isinstance(optim.schedule, FeedbackSchedule),
+        rate=learning_rate,
+        listens=optim.schedule is not None and optim.schedule.listener is not None,
     )
+
+
+def _schedules_of(optim: OptimScheduler) -> list[str]:
+    driven = optim.member.values.driven
+    return [repr(optim.schedule), *(f"{d.place} of group {d.group}: {d.schedule!r}" for d in driven)]
 
 
 def _curve(steps: range, learning_rate: Callable[[int], float]) -> tuple[tuple[int, float], ...]:

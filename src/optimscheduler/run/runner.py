@@ -109,6 +109,8 @@ class Runner:
         self.model = build_model(config.train_cfg.model).to(device)
         self._called = wrapped(self.model, config.distributed, world, device)
         self.optim_sches = build_members(config, self._called, plan.accum_grad, distributed=world.count > 1)
+        for name, optim in self.optim_sches.items():
+            optim.resolve(plan.members[name].run)
         self.progress = Progress()
         self._stopwatch = Stopwatch()
         self._diverge()
@@ -117,6 +119,11 @@ class Runner:
         """Each rank draws random numbers of its own from here on."""
         if self.world.count > 1:
             seed_everything(derived_seed(self.config.seed, "rank", self.world.rank, self.progress.batch))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.horizon.is_over(self.progress.epoch, self.progress.batch_in_epoch)
 
     @property
     def windows_left(self) -> int:
@@ -139,12 +146,13 @@ class Runner:
         def agreed() -> bool:
             return self._may_save and self.world.any(stop())
 
-        while self.progress.epoch <= self.config.num_epochs:
+        while not self.is_over:
             if not (self._train_epoch(monitor, lengths, agreed) and self._validate(monitor, agreed)):
                 self.save(lengths)
                 return False
-            self.progress.epoch += 1
-            self.progress.batch_in_epoch = 0
+            if self.progress.batch_in_epoch == self.horizon.batches:
+                self.progress.epoch += 1
+                self.progress.batch_in_epoch = 0
             if self._may_save:
                 self.save(lengths)
         return True
@@ -153,7 +161,7 @@ class Runner:
         """The rest of an epoch; False if it was stopped."""
         p, due = self.progress, False
         self.model.train()
-        left = {"first": p.batch_in_epoch, "end": self.horizon.batches}
+        left = {"first": p.batch_in_epoch, "end": self.horizon.batches_of(p.epoch)}
         for weight, batch in self.data.training(p.epoch, self.device, **left):
             reports = self._train_batch(batch, weight)
             if not any(report.completes for report in reports.values()):

@@ -6,51 +6,104 @@
 >>> schedule
 Warmup(steps=100, then=Cosine(steps=900, floor=0.1))
 
-A new schedule is a class in `curves.py` or `combine.py` and a row in this table.
+A new schedule is a class in one of the files beside this one, and a name in `SCHEDULES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from optimscheduler.schedules.base import FeedbackSchedule, Schedule
-from optimscheduler.schedules.combine import Clamp, Custom, PerEpoch, Product, Sequence, Warmup
-from optimscheduler.schedules.curves import Constant, Cosine, Exponential, InverseSqrt, Linear, Noam
+from optimscheduler.schedules.base import Constant, FeedbackSchedule, Product, Schedule
+from optimscheduler.schedules.combine import Clamp, Custom, PerEpoch, Sequence, Shift, Warmup
+from optimscheduler.schedules.curves import (
+    CoolDown,
+    Cosine,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    Noam,
+    Piecewise,
+    Polynomial,
+    PowerDecay,
+    Step,
+)
+from optimscheduler.schedules.cycles import CosineRestarts, Cyclic, OneCycle
+from optimscheduler.schedules.feedback import NewBob, ReduceOnPlateau
+from optimscheduler.schedules.interop import from_transformers, to_lambda
+from optimscheduler.schedules.lengths import Run
+from optimscheduler.schedules.recipes import InfiniteCosine, TriStage, WarmupStableDecay
 
 __all__ = [
     "SCHEDULES",
     "Clamp",
     "Constant",
+    "CoolDown",
     "Cosine",
+    "CosineRestarts",
     "Custom",
+    "Cyclic",
     "Exponential",
     "FeedbackSchedule",
+    "InfiniteCosine",
     "InverseSqrt",
     "Linear",
+    "MultiStep",
+    "NewBob",
     "Noam",
+    "OneCycle",
     "PerEpoch",
+    "Piecewise",
+    "Polynomial",
+    "PowerDecay",
     "Product",
+    "ReduceOnPlateau",
+    "Run",
     "Schedule",
     "Sequence",
+    "Shift",
+    "Step",
+    "TriStage",
     "Warmup",
+    "WarmupStableDecay",
+    "from_transformers",
+    "to_lambda",
 ]
 
-SCHEDULES: Final[Mapping[str, type]] = MappingProxyType(
+SCHEDULES: Final[Mapping[str, type[Schedule | FeedbackSchedule[Any]]]] = MappingProxyType(
     {
-        "Clamp": Clamp,
-        "Constant": Constant,
-        "Cosine": Cosine,
-        "Custom": Custom,
-        "Exponential": Exponential,
-        "InverseSqrt": InverseSqrt,
-        "Linear": Linear,
-        "Noam": Noam,
-        "PerEpoch": PerEpoch,
-        "Product": Product,
-        "Sequence": Sequence,
-        "Warmup": Warmup,
+        cls.__name__: cls
+        for cls in (
+            Clamp,
+            Constant,
+            CoolDown,
+            Cosine,
+            CosineRestarts,
+            Custom,
+            Cyclic,
+            Exponential,
+            InfiniteCosine,
+            InverseSqrt,
+            Linear,
+            MultiStep,
+            NewBob,
+            Noam,
+            OneCycle,
+            PerEpoch,
+            Piecewise,
+            Polynomial,
+            PowerDecay,
+            Product,
+            ReduceOnPlateau,
+            Sequence,
+            Shift,
+            Step,
+            TriStage,
+            Warmup,
+            WarmupStableDecay,
+        )
     }
 )
 """The names that a configuration can use without a dotted path."""

@@ -2,18 +2,29 @@
 
 A `Schedule` knows nothing but the step; a `FeedbackSchedule` also listens to a metric. Both are values: two
 that print the same are equal, and what they print is what a configuration says to get them.
+
+`Constant` and `Product` are here, because multiplication makes them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Generic, TypeVar
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
+from optimscheduler.schedules.lengths import Length, Run, in_steps, is_rest
 
-__all__ = ["FeedbackSchedule", "Schedule", "checked_factor", "checked_schedule"]
+__all__ = [
+    "Constant",
+    "FeedbackSchedule",
+    "Product",
+    "Recipe",
+    "Schedule",
+    "checked_factor",
+    "checked_schedule",
+]
 
 S = TypeVar("S")
 
@@ -26,17 +37,59 @@ class _Written:
 
     __slots__ = ()
 
+    LENGTHS: ClassVar[tuple[str, ...]] = ()
+    """Arguments that are lengths: `"rest"` for one of them is what the others leave."""
+
+    @property
+    def known(self) -> bool:
+        """Whether all its lengths are real steps, so that it can be called."""
+        return not is_dataclass(self) or all(_known(getattr(self, f.name)) for f in fields(self) if f.init)
+
+    def resolved(self, run: Run) -> Self:
+        """The same with real steps for all lengths that depend on the run, such as `"10%"`.
+
+        Raises:
+            ConfigError: the run does not say what is needed, or is too short.
+        """
+        return self._fit(run, run.steps)
+
+    def _fit(self, run: Run, left: int) -> Self:
+        """`resolved`, with so many real steps left of the run."""
+        if not is_dataclass(self):
+            return self
+        name = type(self).__name__
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        taken = 0
+        for key in sorted(self.LENGTHS, key=lambda key: is_rest(given[key])):
+            if given[key] is not None:
+                given[key] = in_steps(f"{name}: {key}", given[key], run, left - taken)
+                taken += given[key]
+        for key, value in given.items():
+            given[key] = self._fit_part(f"{name}: {key}", value, run, left)
+        return replace(self, **given)
+
+    def _fit_part(self, where: str, value: Any, run: Run, left: int) -> Any:  # Any: an argument of some kind
+        if isinstance(value, Length):
+            return value.steps(where, run, left)
+        if isinstance(value, _Written):
+            return value._fit(run, left)
+        if isinstance(value, tuple):
+            return tuple(self._fit_part(where, part, run, left) for part in value)
+        return value
+
     def __repr__(self) -> str:
         if not is_dataclass(self):
             return super().__repr__()
         arguments: list[str] = []
         left_out = False
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.default is not MISSING and value == field.default:
+        for argument in fields(self):
+            if not argument.init:
+                continue
+            value = getattr(self, argument.name)
+            if argument.default is not MISSING and value == argument.default:
                 left_out = True  # what follows has lost its position and needs its name
             else:
-                name = f"{field.name}=" if left_out or field.kw_only else ""
+                name = f"{argument.name}=" if left_out or argument.kw_only else ""
                 arguments.append(name + _text(value))
         return f"{_name(type(self))}({', '.join(arguments)})"
 
@@ -72,6 +125,15 @@ class Schedule(_Written, ABC):
         Args:
             step: number of the real step, >= 1.
         """
+
+    @property
+    def listener(self) -> FeedbackSchedule[Any] | None:
+        """What in it listens to a metric: nothing."""
+        return None
+
+    def value_at(self, step: int, state: Any) -> float:  # noqa: ARG002 -- Any, and unused: the listener's state
+        """The factor at a real step, after what the listener has heard."""
+        return self(step)
 
     def __mul__(self, other: Schedule | float) -> Schedule:
         return _product(self, other)
@@ -126,6 +188,100 @@ class FeedbackSchedule(_Written, ABC, Generic[S]):
             state: what `start` or the last `observe` returned.
         """
 
+    @property
+    def listener(self) -> FeedbackSchedule[S]:
+        """What in it listens to a metric: all of it."""
+        return self
+
+    def value_at(self, step: int, state: S) -> float:
+        """The factor at a real step, after what was heard."""
+        return self(step, state)
+
+
+class Recipe(Schedule):
+    """A name for a combination of other schedules; `_curve` holds it once all lengths are known."""
+
+    __slots__ = ()
+    _curve: Schedule | None
+
+    @abstractmethod
+    def _made(self) -> Schedule:
+        """The combination, of checked arguments."""
+
+    def _cook(self, **checked: object) -> None:
+        """Store checked arguments, and make the combination if all lengths are known."""
+        self._keep(**checked)
+        self._keep(_curve=self._made() if self.known else None)
+
+    @property
+    def combination(self) -> Schedule | None:
+        """What it stands for; None until all lengths are known."""
+        return self._curve
+
+    def __call__(self, step: int) -> float:
+        """The factor at a real step."""
+        if self._curve is None:
+            return (
+                next(v for k in self.LENGTHS if isinstance(v := getattr(self, k), Length)) + step
+            )  # refuses
+        return self._curve(step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Constant(Schedule):
+    """Keep a value.
+
+        factor = value
+
+    Args:
+        value: the factor, >= 0; may be given without its name.
+
+    Raises:
+        ConfigError: an argument is out of range.
+
+    >>> Constant(0.5)(1), Constant()(1000)
+    (0.5, 1.0)
+    """
+
+    value: float = field(default=1.0, kw_only=False)
+
+    def __post_init__(self) -> None:
+        self._keep(value=number("Constant: value", self.value, least=0))
+
+    def __call__(self, step: int) -> float:  # noqa: ARG002 -- the same at every step
+        """The factor at a real step."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Product(Schedule):
+    """Multiply two curves; also written `a * b` and `0.5 * a` in Python.
+
+        factor = a(s) b(s)
+
+    Args:
+        a: one curve; may be given without its name.
+        b: the other; may be given without its name.
+
+    Raises:
+        ConfigError: one is no schedule; or, when called, the product is too large for a float.
+
+    >>> Product(Constant(0.5), Constant(0.5))(3)
+    0.25
+    >>> 0.5 * Constant(3)
+    Product(Constant(0.5), Constant(3.0))
+    """
+
+    a: Schedule
+    b: Schedule
+
+    def __post_init__(self) -> None:
+        self._keep(a=checked_schedule("Product: a", self.a), b=checked_schedule("Product: b", self.b))
+
+    def __call__(self, step: int) -> float:
+        """The factor at a real step."""
+        return checked_factor("Product", step, self.a(step) * self.b(step))
+
 
 def checked_schedule(where: str, value: object) -> Schedule:
     """`value`, if it can be part of a combination: a `Schedule`, and not one that listens to a metric.
@@ -137,13 +293,14 @@ def checked_schedule(where: str, value: object) -> Schedule:
     Raises:
         ConfigError: it is something else; the message has the next action.
     """
-    if isinstance(value, Schedule):
-        return value
-    if isinstance(value, FeedbackSchedule):
+    if isinstance(value, Schedule | FeedbackSchedule) and value.listener:
         name = type(value).__name__
         raise ConfigError(
-            f"{where} cannot be {name}, which listens to a metric: a feedback schedule stands alone"
+            f"{where} cannot be {name}, which listens to a metric: a feedback schedule stands alone, or as "
+            "`then` of a Warmup"
         )
+    if isinstance(value, Schedule):
+        return value
     if isinstance(value, type):
         raise ConfigError(
             f"{where} must be a schedule, got the class {value.__name__}: write {value.__name__}()"
@@ -166,12 +323,14 @@ def checked_factor(where: str, step: int, value: object) -> float:
     return number(f"{where}: the factor at s = {step}", value, least=0)
 
 
+def _known(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_known, value))
+    return value.known if isinstance(value, _Written) else not isinstance(value, Length)
+
+
 def _product(*both: Schedule | float) -> Schedule:
     """What `a * b` means; a number stands for a constant curve."""
-    # The combinations are built from schedules, so that file imports this one and not the other way round.
-    from optimscheduler.schedules.combine import Product
-    from optimscheduler.schedules.curves import Constant
-
     a, b = (Constant(value) if isinstance(value, int | float) else value for value in both)
     return Product(a, b)
 

@@ -1,4 +1,4 @@
-"""Curves made of curves: ramps, sequences, products, limits, coarser clocks; and any function of the step."""
+"""Curves made of curves: ramps, sequences, limits, other clocks; and any function of the step."""
 
 # ruff: noqa: D102 -- what __call__ returns is the formula of its class, and base.py explains its argument
 
@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import math
 from collections import abc  # its Sequence and ours are two things
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 from optimscheduler.checks import number, one_of, whole
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import object_at
 from optimscheduler.schedules.base import FeedbackSchedule, Schedule, checked_factor, checked_schedule
+from optimscheduler.schedules.lengths import UNIT, Length, Run, in_steps, is_rest, length
 
-__all__ = ["Clamp", "Custom", "PerEpoch", "Product", "Sequence", "Warmup"]
-
-_UNIT = "real steps"
+__all__ = ["Clamp", "Custom", "PerEpoch", "Sequence", "Shift", "Warmup"]
 
 _RAMPS: Final[abc.Mapping[str, abc.Callable[[float], float]]] = MappingProxyType(
     {
@@ -47,7 +46,8 @@ class Warmup(Schedule):
 
     Args:
         steps: length in real steps, >= 0; with 0 (and with 1) it is `then` from the first step on.
-        then: the curve to follow.
+        then: the curve to follow; it may be one that listens to a metric, and then the ramp leads to what it
+            has become.
         start: factor at s = 0, the step before the first, >= 0.
         shape: `linear`, `cosine`, `exponential`, `power` or `one_minus_sqrt`.
 
@@ -57,34 +57,55 @@ class Warmup(Schedule):
     Reference: Goyal et al. 2017, arXiv:1706.02677 (linear); Haegele et al. 2024, arXiv:2405.18392
     (1 - sqrt, there as a cool-down).
 
-    >>> from optimscheduler.schedules.curves import Constant
+    >>> from optimscheduler.schedules import Constant
     >>> [Warmup(steps=4, then=Constant())(s) for s in (1, 2, 3, 4, 5)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     steps: int
-    then: Schedule
+    then: Schedule | FeedbackSchedule[Any]
     start: float = 0.0
     shape: str = "linear"
 
+    LENGTHS: ClassVar[tuple[str, ...]] = ("steps",)
+
     def __post_init__(self) -> None:
+        then = self.then
+        if not isinstance(then, FeedbackSchedule):
+            then = checked_schedule("Warmup: then", then)
         self._keep(
-            steps=whole("Warmup: steps", self.steps, least=0, unit=_UNIT),
-            then=checked_schedule("Warmup: then", self.then),
+            steps=length("Warmup: steps", self.steps, least=0),
+            then=then,
             start=number("Warmup: start", self.start, least=0),
             shape=one_of("Warmup: shape", self.shape, _RAMPS),
         )
-        if self.shape == "exponential" and min(self.start, self.then(1)) <= 0:
-            ends = f"start={self.start!r} and then(1)={self.then(1)!r}"
+        if self.shape == "exponential" and then.known and min(self.start, self._peak()) <= 0:
+            ends = f"start={self.start!r} and then(1)={self._peak()!r}"
             raise ConfigError(f"Warmup: shape 'exponential' needs start > 0 and then(1) > 0, got {ends}")
 
     def __call__(self, step: int) -> float:
+        return self.value_at(step, self.listener and self.listener.start())
+
+    def _peak(self) -> float:
+        return self.then.value_at(1, self.listener and self.listener.start())
+
+    @property
+    def listener(self) -> FeedbackSchedule[Any] | None:
+        """What in it listens to a metric."""
+        return self.then.listener
+
+    def value_at(self, step: int, state: Any) -> float:
+        """The factor at a real step, after what `then` has heard."""
         if step >= self.steps:
-            return self.then(step - max(self.steps, 1) + 1)
-        peak, p = self.then(1), _RAMPS[self.shape](step / self.steps)
+            return self.then.value_at(step - max(self.steps, 1) + 1, state)
+        peak, p = self.then.value_at(1, state), _RAMPS[self.shape](step / self.steps)
         if self.shape == "exponential":
             return math.pow(self.start, 1 - p) * math.pow(peak, p)
         return self.start + (peak - self.start) * p
+
+    def _fit(self, run: Run, left: int) -> Self:
+        steps = in_steps("Warmup: steps", self.steps, run, left)
+        return replace(self, steps=steps, then=self.then._fit(run, left - steps))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -104,7 +125,7 @@ class Sequence(Schedule):
     Raises:
         ConfigError: an argument is of another form.
 
-    >>> from optimscheduler.schedules.curves import Constant, Linear
+    >>> from optimscheduler.schedules import Constant, Linear
     >>> hold_and_fall = Sequence([(Constant(), 2)], Linear(steps=2))
     >>> [hold_and_fall(s) for s in (1, 2, 3, 4, 5, 6)]
     [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
@@ -112,6 +133,14 @@ class Sequence(Schedule):
 
     phases: abc.Sequence[tuple[Schedule, int]]
     last: Schedule
+
+    def _fit(self, run: Run, left: int) -> Self:
+        given = [steps for _, steps in self.phases]
+        for i in sorted(range(len(given)), key=lambda i: is_rest(given[i])):
+            others = sum(n for n in given if not isinstance(n, Length))
+            given[i] = in_steps(f"Sequence: phases[{i}]: steps", given[i], run, left - others)
+        phases = [(phase._fit(run, n), n) for (phase, _), n in zip(self.phases, given, strict=True)]
+        return replace(self, phases=phases, last=self.last._fit(run, left - sum(given)))
 
     def __post_init__(self) -> None:
         if not isinstance(self.phases, list | tuple):
@@ -127,36 +156,6 @@ class Sequence(Schedule):
                 return schedule(step)
             step -= steps
         return self.last(step)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Product(Schedule):
-    """Multiply two curves; also written `a * b` and `0.5 * a` in Python.
-
-        factor = a(s) b(s)
-
-    Args:
-        a: one curve; may be given without its name.
-        b: the other; may be given without its name.
-
-    Raises:
-        ConfigError: one is no schedule; or, when called, the product is too large for a float.
-
-    >>> from optimscheduler.schedules.curves import Constant, Linear
-    >>> Product(Constant(0.5), Linear(steps=4))(3)
-    0.25
-    >>> 0.5 * Linear(steps=4)
-    Product(Constant(0.5), Linear(steps=4))
-    """
-
-    a: Schedule
-    b: Schedule
-
-    def __post_init__(self) -> None:
-        self._keep(a=checked_schedule("Product: a", self.a), b=checked_schedule("Product: b", self.b))
-
-    def __call__(self, step: int) -> float:
-        return checked_factor("Product", step, self.a(step) * self.b(step))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -202,7 +201,7 @@ class PerEpoch(Schedule):
 
     Args:
         inner: the curve, over epochs 1, 2, 3, ...
-        steps_per_epoch: real steps in an epoch, >= 1.
+        steps_per_epoch: real steps in an epoch, >= 1; `"1ep"` takes it from the run.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -217,11 +216,51 @@ class PerEpoch(Schedule):
     steps_per_epoch: int
 
     def __post_init__(self) -> None:
-        steps = whole("PerEpoch: steps_per_epoch", self.steps_per_epoch, least=1, unit=_UNIT)
+        steps = length("PerEpoch: steps_per_epoch", self.steps_per_epoch, least=1)
         self._keep(inner=checked_schedule("PerEpoch: inner", self.inner), steps_per_epoch=steps)
 
     def __call__(self, step: int) -> float:
         return self.inner(1 + (step - 1) // self.steps_per_epoch)
+
+    def _fit(self, run: Run, left: int) -> Self:
+        """Inside, real steps are epochs, and what is left of the run is counted in them."""
+        every = in_steps("PerEpoch: steps_per_epoch", self.steps_per_epoch, run, left)
+        epochs = Run(steps=-(-run.steps // every), steps_per_epoch=1)
+        return replace(self, steps_per_epoch=every, inner=self.inner._fit(epochs, -(-left // every)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Shift(Schedule):
+    """Start a curve later or earlier than at its beginning.
+
+        factor = inner(max(s + by, 1))
+
+    Args:
+        inner: the curve; may be given without its name.
+        by: real steps to be ahead of it, or behind where negative; may be given without its name.
+
+    Raises:
+        ConfigError: an argument is of another kind.
+
+    >>> from optimscheduler.schedules import Linear
+    >>> [Shift(Linear(steps=4), 2)(s) for s in (1, 2, 3)]
+    [0.5, 0.25, 0.0]
+    >>> [Shift(Linear(steps=4), -2)(s) for s in (1, 2, 3, 4)]
+    [1.0, 1.0, 1.0, 0.75]
+    """
+
+    inner: Schedule
+    by: int
+
+    def __post_init__(self) -> None:
+        by = whole("Shift: by", self.by, unit=UNIT)
+        self._keep(inner=checked_schedule("Shift: inner", self.inner), by=by)
+
+    def __call__(self, step: int) -> float:
+        return self.inner(max(step + self.by, 1))
+
+    def _fit(self, run: Run, left: int) -> Self:
+        return replace(self, inner=self.inner._fit(run, left + self.by))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -251,7 +290,9 @@ class Custom(Schedule):
 
     def __post_init__(self) -> None:
         fn = object_at(self.fn, "Custom: fn") if isinstance(self.fn, str) else self.fn
-        if not callable(fn) or isinstance(fn, FeedbackSchedule):
+        if isinstance(fn, Schedule | FeedbackSchedule):
+            checked_schedule("Custom: fn", fn)
+        if not callable(fn):
             raise ConfigError(f"Custom: fn must be a function of the step or its path, got {self.fn!r}")
         self._keep(fn=fn)
 
@@ -263,4 +304,4 @@ class Custom(Schedule):
 def _phase(where: str, value: object) -> tuple[Schedule, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ConfigError(f"{where} must be a pair (schedule, steps), got {value!r}")
-    return checked_schedule(where, value[0]), whole(f"{where}: steps", value[1], least=0, unit=_UNIT)
+    return checked_schedule(where, value[0]), length(f"{where}: steps", value[1], least=0)

@@ -64,6 +64,9 @@ class GradientSync(Protocol):
     def largest(self, weight: Scalar) -> float:
         """The largest of a number over the ranks."""
 
+    def mean(self, metric: float) -> float:
+        """The mean of a number over the ranks; the same on all."""
+
     def broke_off(self) -> None:
         """A backward has failed, and what there was of its window was dropped."""
 
@@ -104,6 +107,10 @@ class SingleProcess:
     def largest(self, weight: Scalar) -> float:
         """The number itself."""
         return float(weight)
+
+    def mean(self, metric: float) -> float:
+        """The number itself."""
+        return metric
 
     def broke_off(self) -> None:
         """Nothing to do."""

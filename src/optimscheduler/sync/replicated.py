@@ -57,6 +57,10 @@ class Together:
         """One small collective."""
         return float(self._ranks.gather(self._numbers(weight)).max())
 
+    def mean(self, metric: float) -> float:
+        """One small collective."""
+        return float(self._ranks.gather(self._numbers(metric)).mean())
+
     def broke_off(self) -> None:
         """Gradients lie where they can be dropped."""
 
