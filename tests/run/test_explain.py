@@ -9,7 +9,7 @@ import pytest
 from optimscheduler.run.explain import rhythm, text_curve
 from optimscheduler.run.plan import make_plan
 from tests.layouts import layout
-from tests.run.command import call, config_of, write
+from tests.run.command import YAML, call, config_of, write
 
 
 def test_the_whole_answer(tmp_path: Path) -> None:
@@ -154,3 +154,29 @@ def test_several_members_are_explained_in_their_own_windows(tmp_path: Path) -> N
     assert "b          3 updates" in out
     assert "note       the last window of a of each epoch has 1 of 2 batches" in out
     assert "windows of b" not in out
+
+
+def test_what_else_moves_is_said(tmp_path: Path) -> None:
+    text = YAML.replace(
+        """    type: noam.Noamlr
+    conf:
+      optim_type: Adam
+      optim_conf: {lr: 1e-2}
+      warmup_steps: 3
+""",
+        """    conf:
+      optim_type: Adam
+      optim_conf: {lr: 1e-2, weight_decay: 0.1}
+      schedule: Cosine(steps="rest")
+      schedules: {weight_decay: 'Linear(steps="1ep")'}
+      param_groups: [{ndim: "<2", schedule: Constant(0.5)}]
+""",
+    )
+    said = call("explain", write(tmp_path, text))
+    assert said.code == 0, said.err
+    lines = [line.strip() for line in said.out.splitlines()]
+    assert "in real steps: Cosine(steps=9)" in lines
+    assert "in real steps: weight_decay of group 0: Linear(steps=3)" in lines
+    # 9 windows, 3 in an epoch
+    assert "weight_decay of 'rest': 0.1 at 1, 0 at 9" in lines
+    assert "lr of 'ndim <2': 0.005 at 1, 0.005 at 9" in lines

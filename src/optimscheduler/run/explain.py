@@ -74,6 +74,8 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
     for name, member in plan.members.items():
         if member.curve:
             _line(screen, f"{name:<10} {_count(member.updates, 'update')}, lr {_milestones(member)}")
+            for text in member.moves:
+                _line(screen, f"{'':<10} {text}")
             if curve:
                 for line in text_curve(member.curve):
                     _line(screen, "           " + line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -43,6 +43,7 @@ class MemberPlan:
     Attributes:
         described: its repr.
         resolved: its schedules, in real steps, where they have lengths that depend on the run.
+        moves: what else moves, from its first value to its last.
         run: how long the run is, in its own windows.
         layout: where its parameters lie.
         loss: name of what it optimises.
@@ -58,6 +59,7 @@ class MemberPlan:
 
     described: str
     resolved: tuple[str, ...]
+    moves: tuple[str, ...]
     run: Run
     layout: str
     loss: str
@@ -189,6 +191,7 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
     return MemberPlan(
         described=described,
         resolved=tuple(now for was, now in zip(written, _schedules_of(optim), strict=True) if was != now),
+        moves=tuple(_moves(optim, active)),
         run=run,
         layout=str(optim.member.gradients),
         loss=optim.member.loss,
@@ -200,6 +203,15 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
         rate=learning_rate,
         listens=optim.schedule is not None and optim.schedule.listener is not None,
     )
+
+
+def _moves(optim: OptimScheduler, steps: range) -> Iterator[str]:
+    """A line for each number of a group that a schedule of its own moves."""
+    for driven in optim.member.values.driven if steps else ():
+        factor = optim.ft_factor if driven.place == "lr" else 1.0
+        first, last = (factor * driven.value(step) for step in (steps[0], steps[-1]))
+        label = optim.owned.groups[driven.group].label
+        yield f"{driven.place} of '{label}': {first:.3g} at {steps[0]}, {last:.3g} at {steps[-1]}"
 
 
 def _schedules_of(optim: OptimScheduler) -> list[str]:
