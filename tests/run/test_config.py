@@ -23,6 +23,7 @@ def test_defaults_are_the_origins_and_written_out() -> None:
     assert read_config(LEAST, "here").plain() == {
         "seed": 0,
         "num_epochs": 7,
+        "num_steps": None,
         "accum_grad": None,
         "samples_per_update": None,
         "tokens_per_update": None,
@@ -130,7 +131,7 @@ def test_every_mistake_has_its_line_and_no_more_than_one() -> None:
         "  use_amp must be true, false, 'fp16' or 'bf16', got 3",
         "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, checkpoint_every, data_cfg, "
         "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, log_every, num_epochs, "
-        "and 7 more.",
+        "and 8 more.",
     ]
 
 

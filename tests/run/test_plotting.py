@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run import plotting
+from optimscheduler.run.curves import curve_of_text
 from optimscheduler.run.plotting import plot_curves, plot_lr
 from tests.run.command import call, write
 
@@ -122,10 +123,97 @@ def test_several_curves_have_a_legend_and_an_empty_one_is_no_problem(
     curves: dict[str, list[tuple[int, float]]] = {"a": [(1, 1.0), (2, 3.0)], "b": [(1, 2.0)], "c": []}
     plot_lr(curves, tmp_path / "lr.svg")
     (figure,) = drawn
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["3 at 2", "2 at 1"]
+    assert not figure.axes[0].texts, "they would lie over one another"
+
+
+def test_marks_are_in_the_legend_of_several_curves_and_in_the_picture_of_one(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    one, other = [(1, 1.0), (2, 3.0), (3, 2.0)], [(1, 2.0), (3, 2.0)]
+    plot_lr({"a": one, "b": other}, tmp_path / "lr.png", {"a": [(2, 3.0), (3, 2.0)], "b": [(2, 2.0)]})
+    plot_lr({"a": one}, tmp_path / "lr.png", {"a": [(3, 2.0)]})
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert labels == ["a   3 at 2   2 at 3", "b   2 at 2"]
+    assert not drawn[0].axes[0].texts
+    assert [text.get_text() for text in drawn[1].axes[0].texts] == ["2 at 3"]
+
+
+def test_plot_draws_schedules_and_configurations_over_one_another(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    config, out = write(tmp_path), tmp_path / "lr.png"
+    said = call("plot", config, "num_epochs=2", "Cosine(steps=4)", "--lr", "0.5", "--at", 3, "-o", out)
+    assert said.code == 0, said.err
+    assert said.out.splitlines() == [
+        "0.01 at 3   tiny",
+        "0.25 at 3   Cosine(steps=4)",  # half of 0.5, half way
+        f"written    {out}",
+    ]
+    (figure,) = drawn
+    assert xy(figure, 0)[0] == list(range(1, 7)), "two epochs of three windows"
+    assert xy(figure, 0, 3)[0] == list(range(1, 6)), "until nothing changes any more"
+
+
+def test_plot_draws_on_the_screen_where_no_picture_is_asked_for() -> None:
+    said = call("plot", "Linear(steps=4)", "--steps", 4)
+    # 1, 3/4, 1/2, 1/4 of six rows: 6, 4.5, 3, 1.5
+    assert [line.rstrip() for line in said.out.splitlines()] == [
+        "Linear(steps=4)",
+        "  █    1",
+        "  █▄",
+        "  ██",
+        "  ███",
+        "  ███▄",
+        "  ████",
+        "  1  4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (["Cosin(steps=3)"], "schedule: there is no Schedule or FeedbackSchedule 'Cosin'"),
+        (["nothing"], "'nothing' is neither a YAML file nor a schedule like"),
+        (["a.yaml"], "a.yaml: cannot be read: No such file or directory"),
+        (["num_epochs=3", "Cosine(steps=3)"], "'num_epochs=3': settings can be changed where there is one"),
+    ],
+)
+def test_what_cannot_be_plotted_is_said(what: list[str], message: str) -> None:
+    said = call("plot", *what)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {message}")
+
+
+SPANS = {
+    "Warmup(steps=500, then=Cosine(steps=9500))": 10_000,
+    "WarmupStableDecay(warmup=10, stable=80, decay=10)": 100,
+    "Sequence([(Constant(), 5)], Linear(steps=4))": 10,
+    "PerEpoch(inner=Linear(steps=4), steps_per_epoch=10)": 40,
+    "Shift(Linear(steps=4), 2)": 3,
+    "Product(Linear(steps=4), Cosine(steps=7))": 8,
+    "Clamp(inner=Polynomial(steps=4, power=2), low=0.1, high=1)": 5,
+    "CosineRestarts(first=4, mult=2, cycles=2)": 13,
+    "Cyclic(up=2, down=4)": 19,
+    "MultiStep(at=[10, 100], gamma=0.5)": 126,
+    "Step(every=10, gamma=0.5)": 50,
+    "Piecewise([(1, 0), (100, 1)])": 110,
+    "OneCycle(steps=30)": 30,
+    "Noam(warmup_steps=10)": 100,
+    "CoolDown(steps=9)": 10,
+    "Constant()": 1000,
+    'Linear(steps="10%")': 101,
+    "Warmup(steps=3, then=ReduceOnPlateau())": 5,
+}
+
+
+@pytest.mark.parametrize(("text", "end"), SPANS.items())
+def test_a_schedule_is_drawn_as_far_as_it_changes(text: str, end: int) -> None:
+    curve = curve_of_text(text, None, 2.0)
+    assert (curve.points[0][0], curve.points[-1][0]) == (1, end)
+    assert all(curve.value(step) == value for step, value in curve.points)
+    assert curve_of_text(text, 7, 2.0).points[-1][0] == 7
 
 
 @pytest.mark.parametrize(

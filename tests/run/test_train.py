@@ -81,6 +81,7 @@ def test_what_is_left_in_the_folder(tmp_path: Path) -> None:
         "validation.jsonl",
         "curves.png",
         "checkpoints",
+        "source.txt",
     }
     assert read_config(read_file(out / "config.yaml"), "again") == config_of("num_epochs=2")
     keys = "batch real_step epoch lr loss grad_norm updated skipped backward_seconds update_seconds"

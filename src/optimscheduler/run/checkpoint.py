@@ -114,15 +114,14 @@ class Checkpoints:
         for left in self.folder.glob("batch-*.tmp"):
             _remove(left)
 
-    def configuration(self, path: Path) -> State:
-        """That of the run that has written one.
+    def content(self, path: Path) -> State:
+        """Everything in one but the tensors.
 
         Raises:
             CheckpointError: see `load`.
         """
         with self._told(path):
-            config: State = self._content(path)["config"]
-        return config
+            return self._content(path)
 
     def load(self, path: Path, like: Like = whole) -> State:
         """Read one; nothing in it is executed.

@@ -17,9 +17,12 @@ from rich.markup import escape
 
 from optimscheduler import __version__
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError, ParameterError
+from optimscheduler.run.anneal import branch_off
 from optimscheduler.run.config import RunConfig, read_config
+from optimscheduler.run.curves import Curve, curve_of_text, curves_of_plan, sorted_out
 from optimscheduler.run.data import open_data
-from optimscheduler.run.explain import show_config, show_plan
+from optimscheduler.run.explain import show_config, show_plan, text_curve
+from optimscheduler.run.folder import CONFIG, make_folder, source_of
 from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
@@ -28,6 +31,7 @@ from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
 from optimscheduler.run.world import rank_of_process, started_by
 from optimscheduler.run.yaml_file import read_file
+from optimscheduler.schedules import CoolDown
 
 __all__ = ["app"]
 
@@ -44,6 +48,9 @@ Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file.")
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  # typer reads it
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, for example num_epochs=3."),
+]
+AllowJump = Annotated[
+    bool, typer.Option("--allow-jump", help="Go on, though the learning rate jumps at the checkpoint.")
 ]
 
 
@@ -64,6 +71,7 @@ def train(
     on_mismatch: Annotated[
         Side, typer.Option(help="Whose settings win if a checkpoint has others.")
     ] = Side.error,
+    allow_jump: AllowJump = False,
 ) -> None:
     """Train the model that CONFIG describes."""
 
@@ -78,6 +86,8 @@ def train(
             on_mismatch=on_mismatch.value,
             screen=screen,
             again=shlex.join(again),
+            source=source_of(config.parent) or config.parent,
+            allow_jump=allow_jump,
         )
 
     _carry_out(config, run)
@@ -99,21 +109,89 @@ def explain(config: Config, overrides: Overrides = None) -> None:
 
 @app.command()
 def plot(
-    config: Config,
-    overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf.")] = Path("lr.png"),
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WHAT...",
+            help="YAML files, schedules like 'Cosine(steps=900)'; KEY=VALUE changes a setting of one file.",
+        ),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf; without it, drawn on the screen."),
+    ] = None,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Real steps to draw of a schedule; by default what its lengths come to."),
+    ] = None,
+    lr: Annotated[float, typer.Option(help="Base learning rate of a schedule.")] = 1.0,
+    at: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(min=1, help="Real step whose value is marked and said; may be given several times."),
+    ] = None,
 ) -> None:
-    """Draw the learning rate of a training."""
+    """Draw learning rates: of configurations, of schedules in one line, or of both over one another."""
 
     def run(screen: Screen) -> int:
-        settings = _read(config, overrides or [])
-        data = open_data(settings)
-        plan = make_plan(settings, data.batches, tokens_per_item=data.tokens_per_item)
-        path = plot_lr({name: member.curve for name, member in plan.members.items()}, out)
-        screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
+        files, texts, overrides = sorted_out(what)
+        curves: list[Curve] = []
+        for config in files:
+            sys.path.append(str(config.resolve().parent))
+            settings = _read(config, overrides)
+            data = open_data(settings)
+            plan = make_plan(settings, data.batches, tokens_per_item=data.tokens_per_item)
+            curves += curves_of_plan(_name(config), plan)
+        curves += [curve_of_text(text, steps, lr) for text in dict.fromkeys(texts)]
+        for curve in curves:
+            if out is None:
+                screen.print(curve.label, highlight=False, markup=False, soft_wrap=True)
+                for line in text_curve(curve.points):
+                    screen.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+            for step in at or ():
+                text = f"{curve.value(step):.6g} at {step}   {curve.label}"
+                screen.print(text, highlight=False, markup=False, soft_wrap=True)
+        if out is not None:
+            marks = {curve.label: [(step, curve.value(step)) for step in at or ()] for curve in curves}
+            path = plot_lr({curve.label: curve.points for curve in curves}, out, marks)
+            screen.print(f"written    {path}", highlight=False, markup=False, soft_wrap=True)
         return 0
 
-    _carry_out(config, run)
+    _carry_out(Path(), run)
+
+
+@app.command()
+def anneal(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    at: Annotated[str, typer.Option("--from", metavar="STEP", help="Real step of a checkpoint, or last.")],
+    steps: Annotated[int, typer.Option(min=1, help="Windows of the cool-down.")],
+    shape: Annotated[str, typer.Option(help="linear, cosine, sqrt or exponential.")] = "linear",
+    floor: Annotated[float, typer.Option(help="Share of the learning rate that is left at the end.")] = 0.0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run folder; by default RUN-anneal-STEP."),
+    ] = None,
+) -> None:
+    """Branch a cool-down off a checkpoint of RUN into a run of its own."""
+
+    def branch(screen: Screen) -> int:
+        fall = CoolDown(steps=steps, floor=floor, shape=shape)
+        folder = out or run.with_name(f"{run.name}-anneal-{at}")
+        if rank_of_process() > 0:
+            raise ConfigError("anneal runs in one process; go on under torchrun with train --resume")
+        settings = branch_off(run, at, steps, fall, folder)
+        make_folder(folder, settings.plain())
+        again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
+        return train_run(
+            settings,
+            folder,
+            resume=True,
+            on_mismatch="config",
+            screen=screen,
+            again=shlex.join([*started_by(), *again]),
+            source=source_of(run),
+        )
+
+    _carry_out(run / CONFIG, branch)
 
 
 def _version(wanted: bool) -> None:
@@ -135,9 +213,10 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     """Run a command; a mistake of the user's is one message and exit code 2.
 
     The configuration's folder is added to the places where Python looks for modules, so that a class beside
-    the file can be named in it. Of several processes the first one speaks.
+    the file can be named in it; of a run's folder, the one that the run was started with. Of several
+    processes the first one speaks.
     """
-    sys.path.append(str(config.resolve().parent))
+    sys.path.append(str(source_of(config.parent) or config.resolve().parent))
     rank = rank_of_process()
     screen = Screen(quiet=rank > 0) if _is_terminal() else Screen(width=_WIDTH, quiet=rank > 0)
     try:

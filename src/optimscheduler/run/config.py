@@ -110,6 +110,7 @@ class RunConfig(_Section):
     Attributes:
         seed: of weights, data order and dropout, 0 to 2^63 - 1.
         num_epochs: epochs, >= 1.
+        num_steps: windows after which the run ends, though epochs are left; None is never.
         accum_grad: batches per window, >= 1; None is 1, or what one of the next two makes.
         samples_per_update: items behind one gradient, over all ranks; `accum_grad` follows from it.
         tokens_per_update: the same in tokens; the training data say how many are in an item
@@ -137,6 +138,7 @@ class RunConfig(_Section):
         0, ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1"
     )
     num_epochs: Whole = Field(description="a whole number of epochs >= 1")
+    num_steps: Whole | None = Field(None, description="a whole number of windows >= 1, or null")
     accum_grad: Whole | None = Field(None, description="a whole number of batches >= 1")
     samples_per_update: Whole | None = Field(None, description="a whole number of items >= 1, or null")
     tokens_per_update: Whole | None = Field(None, description="a whole number of tokens >= 1, or null")
@@ -179,6 +181,7 @@ class RunConfig(_Section):
 FREE: Final[frozenset[str]] = frozenset(
     [
         "num_epochs",
+        "num_steps",
         "device",
         "distributed",
         "threads",

@@ -17,10 +17,12 @@ from optimscheduler.clock import Cadence, Clock
 from optimscheduler.precision import precision_for
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
+from optimscheduler.run.joint import Joint
 from optimscheduler.run.plan import MemberPlan, Plan, Row
 
 __all__ = ["rhythm", "show_config", "show_plan", "text_curve"]
 
+_WIDTH = 60  # characters of a curve
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _BATCHES = 48  # a longer rhythm is cut off
 _HOW: Final = {
@@ -60,6 +62,8 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
     screen.print(_table(plan.rows))
     screen.print()
     carried = ", windows carried over" if h.carry else ""
+    if h.last:
+        carried += f", ended by num_steps in epoch {h.last[0]}"
     _line(
         screen,
         f"plan       {_count(h.epochs, 'epoch')} x {h.batches:,} batches / accum_grad {h.accum_grad} = "
@@ -75,6 +79,17 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
                     _line(screen, "           " + line)
     for note in plan.notes:
         _line(screen, f"note       {note}")
+
+
+def show_joints(screen: Screen, joints: Sequence[Joint]) -> None:
+    """The learning rate before and after a checkpoint, where the run goes on differently."""
+    for joint in joints:
+        points = [*joint.old, *joint.new]
+        for line in text_curve(points):
+            _line(screen, "           " + line)
+        at = min(_WIDTH, len(points)) * len(joint.old) // len(points)
+        _line(screen, f"           {'^'.rjust(max(at, 1))} here it goes on")
+        _line(screen, f"joint      {joint}")
 
 
 def rhythm(members: Mapping[str, MemberPlan]) -> list[str]:
@@ -102,7 +117,7 @@ def rhythm(members: Mapping[str, MemberPlan]) -> list[str]:
     return lines
 
 
-def text_curve(points: Sequence[tuple[int, float]], width: int = 60, height: int = 6) -> list[str]:
+def text_curve(points: Sequence[tuple[int, float]], width: int = _WIDTH, height: int = 6) -> list[str]:
     """A curve drawn with block characters, from 0 at the bottom to its maximum at the top.
 
     >>> text_curve([(1, 0.0), (2, 0.5), (3, 1.0)], width=3, height=1)

@@ -12,10 +12,12 @@ from optimscheduler.run.config import without_free
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
-__all__ = ["CONFIG", "check_same_configuration", "find_run", "make_folder"]
+__all__ = ["CONFIG", "check_same_configuration", "find_run", "keep_source", "make_folder", "source_of"]
 
 CONFIG: Final = "config.yaml"
 """The resolved configuration, in the run folder."""
+
+_SOURCE: Final = "source.txt"  # beside it: where classes named in it are looked for
 
 
 def find_run(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> Path | None:
@@ -40,7 +42,8 @@ def _holds_something(folder: Path) -> bool:
         inside = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise ConfigError(f"the run folder {folder} cannot be read: {error.strerror}") from None
-    return any(path.is_dir() or (path.name != CONFIG and path.stat().st_size > 0) for path in inside)
+    found = [path for path in inside if path.name not in (CONFIG, _SOURCE)]
+    return any(path.is_dir() or path.stat().st_size > 0 for path in found)
 
 
 def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
@@ -56,6 +59,20 @@ def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"the run folder {folder} cannot be written: {error.strerror or error}. Choose another with --out"
         ) from None
+
+
+def keep_source(folder: Path, source: Path | None) -> None:
+    """Write down in which folder modules that the configuration names are found."""
+    if source is not None:
+        (folder / _SOURCE).write_text(f"{source.resolve()}\n", encoding="utf-8")
+
+
+def source_of(folder: Path) -> Path | None:
+    """What `keep_source` has written; None where there is nothing."""
+    try:
+        return Path((folder / _SOURCE).read_text(encoding="utf-8").strip())
+    except OSError:
+        return None
 
 
 def check_same_configuration(saved: Mapping[str, Any], now: Mapping[str, Any], *, decided: bool) -> list[str]:

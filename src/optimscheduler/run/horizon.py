@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config import RunConfig
@@ -22,6 +22,7 @@ class Horizon:
         accum_grad: batches per window.
         carry: windows go on from one epoch into the next.
         dropped: batches of an epoch that are not run.
+        last: epoch and batch of it, both from 1, that end the run where that is before the last epoch's end.
     """
 
     epochs: int
@@ -29,6 +30,7 @@ class Horizon:
     accum_grad: int
     carry: bool
     dropped: int = 0
+    last: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, config: RunConfig, batches: int, accum_grads: Collection[int]) -> Horizon:
@@ -49,20 +51,39 @@ class Horizon:
                 f"partial_window: 'drop' leaves nothing to train on: an epoch has {batches} batches, fewer "
                 f"than accum_grad={together}; write apply or carry, or a smaller batch_size"
             )
-        return cls(
+        whole = cls(
             epochs=config.num_epochs,
             batches=batches - dropped,
             accum_grad=min(accum_grads),
             carry=config.partial_window == "carry",
             dropped=dropped,
         )
+        steps = config.num_steps
+        return replace(whole, last=whole._end_of(steps)) if steps and steps < whole.windows else whole
+
+    def _end_of(self, window: int) -> tuple[int, int]:
+        """Epoch and batch of it with which a window ends."""
+        if self.carry:
+            epoch, batch = divmod(window * self.accum_grad - 1, self.batches)
+            return epoch + 1, batch + 1
+        epoch, before = divmod(window - 1, int(self.windows_per_epoch))
+        return epoch + 1, min((before + 1) * self.accum_grad, self.batches)
+
+    def batches_of(self, epoch: int) -> int:
+        """Batches of an epoch that are run."""
+        return self.last[1] if self.last and epoch == self.last[0] else self.batches
+
+    def is_over(self, epoch: int, batch: int) -> bool:
+        """Whether nothing comes after so many batches of an epoch."""
+        return epoch > self.epochs or (self.last is not None and (epoch, batch) >= self.last)
 
     @property
     def windows(self) -> int:
         """Windows of the whole run, the last one maybe short."""
+        epochs, batches = self.last or (self.epochs, self.batches)
         if self.carry:
-            return -(-self.epochs * self.batches // self.accum_grad)
-        return self.epochs * -(-self.batches // self.accum_grad)
+            return -(-((epochs - 1) * self.batches + batches) // self.accum_grad)
+        return (epochs - 1) * int(self.windows_per_epoch) - (-batches // self.accum_grad)
 
     @property
     def windows_per_epoch(self) -> float:
@@ -71,10 +92,12 @@ class Horizon:
 
     def windows_before(self, epoch: int, batch: int) -> int:
         """Windows that are closed when so many batches of an epoch (from 1) are done."""
-        if self.carry:
-            return ((epoch - 1) * self.batches + batch) // self.accum_grad
-        full = batch // self.accum_grad if batch < self.batches else -(-batch // self.accum_grad)
-        return (epoch - 1) * -(-self.batches // self.accum_grad) + full
+        if self.is_over(epoch, batch):
+            return self.windows
+        before = (epoch - 1) * self.batches if self.carry else 0
+        short = self.ends_window(epoch, batch) and (before + batch) % self.accum_grad > 0
+        windows = (before + batch) // self.accum_grad + short
+        return windows if self.carry else (epoch - 1) * int(self.windows_per_epoch) + windows
 
     def epoch_of(self, real_step: int) -> int:
         """The epoch in which a window is closed."""
@@ -84,7 +107,8 @@ class Horizon:
 
     def ends_window(self, epoch: int, batch: int) -> bool:
         """Whether a batch of an epoch (both from 1) must end its window, though that may not be full."""
-        return batch == self.batches and (not self.carry or epoch == self.epochs)
+        ends = (epoch, batch) == self.last or (batch == self.batches and epoch == self.epochs)
+        return ends or (batch == self.batches and not self.carry)
 
 
 def accumulation(config: RunConfig, ranks: int, tokens_per_item: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -53,6 +53,7 @@ class MemberPlan:
         curve: (real step, learning rate) of those, sampled where there are many; the ends and the peak
             are there.
         listens: the learning rate follows a metric as well; the curve is that without one.
+        rate: the learning rate of a real step, whether it is active or not.
     """
 
     described: str
@@ -65,6 +66,7 @@ class MemberPlan:
     horizon: Horizon
     updates: int
     curve: tuple[tuple[int, float], ...]
+    rate: Callable[[int], float] = field(compare=False)
     listens: bool = False
 
     @property
@@ -195,6 +197,7 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
         horizon=horizon,
         updates=len(active),
         curve=_curve(active, learning_rate),
+        rate=learning_rate,
         listens=optim.schedule is not None and optim.schedule.listener is not None,
     )
 

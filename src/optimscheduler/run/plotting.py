@@ -65,39 +65,54 @@ def plot_curves(folder: Path) -> Path | None:
     return _save(figure, folder / "curves.png")
 
 
-def plot_lr(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> Path:
+def plot_lr(
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    path: Path,
+    marks: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+) -> Path:
     """Draw learning rates over real steps.
 
     Args:
         curves: label -> (real step, learning rate), in order.
         path: .png, .svg or .pdf.
+        marks: label -> (real step, learning rate) to be marked.
 
     Raises:
         ConfigError: the file cannot be written, or its ending is none of these.
     """
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    several = len(curves) > 1
+    figure = Figure(figsize=(8, 3.5 + 0.2 * len(curves) * several), layout="constrained")
     axes = figure.subplots()
     for label, points in curves.items():
-        axes.plot(
+        marked = (marks or {}).get(label, ())
+        (line,) = axes.plot(
             [step for step, _ in points],
             [lr for _, lr in points],
-            label=label,
-            color=_BLUE if len(curves) == 1 else None,
+            label="   ".join([label, *(f"{lr:.4g} at {step}" for step, lr in marked)]),
+            color=None if several else _BLUE,
         )
+        for step, lr in marked:
+            axes.axvline(step, color="gray", linewidth=0.6, linestyle=":")
+            axes.plot([step], [lr], "o", color=line.get_color(), markersize=5)
+            if not several:
+                _annotate(axes, f"{lr:.4g} at {step}", step, lr)
         if not points:
             continue
         step, peak = max(points, key=lambda point: point[1])
-        axes.annotate(
-            f"{peak:.3g} at {step}", (step, peak), textcoords="offset points", xytext=(6, 4), fontsize=9
-        )
+        if not (marked or several):
+            _annotate(axes, f"{peak:.3g} at {step}", step, peak)
     axes.set_xlabel("real step (window)")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.grid(alpha=0.25)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
+    if several:
+        figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     return _save(figure, path)
+
+
+def _annotate(axes: Axes, text: str, step: int, value: float) -> None:
+    axes.annotate(text, (step, value), textcoords="offset points", xytext=(6, 4), fontsize=9)
 
 
 def _line(axes: Axes, records: Sequence[Record], key: str, color: str, label: str | None) -> None:

@@ -121,6 +121,11 @@ class Runner:
             seed_everything(derived_seed(self.config.seed, "rank", self.world.rank, self.progress.batch))
 
     @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.horizon.is_over(self.progress.epoch, self.progress.batch_in_epoch)
+
+    @property
     def windows_left(self) -> int:
         """Windows to the end of the run."""
         p = self.progress
@@ -141,12 +146,13 @@ class Runner:
         def agreed() -> bool:
             return self._may_save and self.world.any(stop())
 
-        while self.progress.epoch <= self.config.num_epochs:
+        while not self.is_over:
             if not (self._train_epoch(monitor, lengths, agreed) and self._validate(monitor, agreed)):
                 self.save(lengths)
                 return False
-            self.progress.epoch += 1
-            self.progress.batch_in_epoch = 0
+            if self.progress.batch_in_epoch == self.horizon.batches:
+                self.progress.epoch += 1
+                self.progress.batch_in_epoch = 0
             if self._may_save:
                 self.save(lengths)
         return True
@@ -155,7 +161,7 @@ class Runner:
         """The rest of an epoch; False if it was stopped."""
         p, due = self.progress, False
         self.model.train()
-        left = {"first": p.batch_in_epoch, "end": self.horizon.batches}
+        left = {"first": p.batch_in_epoch, "end": self.horizon.batches_of(p.epoch)}
         for weight, batch in self.data.training(p.epoch, self.device, **left):
             reports = self._train_batch(batch, weight)
             if not any(report.completes for report in reports.values()):

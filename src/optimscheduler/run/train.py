@@ -17,9 +17,10 @@ from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.data import RunData, open_data
-from optimscheduler.run.explain import show_config, show_plan
-from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
+from optimscheduler.run.explain import show_config, show_joints, show_plan
+from optimscheduler.run.folder import check_same_configuration, find_run, keep_source, make_folder
 from optimscheduler.run.interrupt import Interrupt
+from optimscheduler.run.joint import joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
 from optimscheduler.run.plan import Plan, make_plan
 from optimscheduler.run.plotting import plot_curves
@@ -35,7 +36,15 @@ INTERRUPTED = 130
 
 
 def train(
-    config: RunConfig, folder: Path, *, resume: bool, on_mismatch: OnMismatch, screen: Screen, again: str
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool,
+    on_mismatch: OnMismatch,
+    screen: Screen,
+    again: str,
+    source: Path | None = None,
+    allow_jump: bool = False,
 ) -> int:
     """Train, or go on training, with the processes that torchrun has started or alone.
 
@@ -46,6 +55,8 @@ def train(
         on_mismatch: see `OptimScheduler.load_state_dict`.
         screen: where to speak.
         again: the command that goes on with this run.
+        source: folder in which modules that the configuration names are found, to be written down.
+        allow_jump: go on, though the learning rate jumps where the run was stopped.
 
     Returns:
         The exit code.
@@ -55,7 +66,16 @@ def train(
     """
     with joined(config.device, config.distributed) as (world, device):
         prepared = world.together(
-            lambda: _prepare(config, folder, world, device, screen, resume=resume, on_mismatch=on_mismatch)
+            lambda: _prepare(
+                config,
+                folder,
+                world,
+                device,
+                screen,
+                resume=resume,
+                on_mismatch=on_mismatch,
+                allow_jump=allow_jump,
+            )
         )
         world.same("number of training items", prepared.data.items)
         world.same("number of held-out items", prepared.data.valid_items)
@@ -72,6 +92,7 @@ def train(
             _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
         if world.main:
             make_folder(folder, prepared.config.plain())
+            keep_source(folder, source)
         return _run(runner, folder, state, screen, again)
 
 
@@ -95,6 +116,7 @@ def _prepare(
     *,
     resume: bool,
     on_mismatch: OnMismatch,
+    allow_jump: bool,
 ) -> _Prepared:
     """Find out what to do, and say it.
 
@@ -104,8 +126,10 @@ def _prepare(
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, world)
     newest = find_run(folder, checkpoints, resume=resume)
     changed: list[str] = []
+    state: State = {}
     if newest:
-        saved = read_config(checkpoints.configuration(newest), str(newest)).plain()
+        state = checkpoints.content(newest)
+        saved = read_config(state["config"], str(newest)).plain()
         changed = check_same_configuration(saved, config.plain(), decided=on_mismatch != "error")
         if on_mismatch == "checkpoint":
             config = read_config(with_free_of(saved, config.plain()), str(newest))
@@ -117,12 +141,23 @@ def _prepare(
     show_plan(screen, plan, curve=False)
     for line in changed:
         _say(screen, f"changed    {line}; the {on_mismatch} wins")
+    if newest and saved != config.plain():
+        ranks, tokens = state["ranks"], data.tokens_per_item
+        was = make_plan(read_config(saved, str(newest)), data.batches, ranks=ranks, tokens_per_item=tokens)
+        found = joints(was.members, plan.members, _real_steps(state))
+        show_joints(screen, found)
+        refuse_jumps(found, allowed=allow_jump)
     return _Prepared(config=config, data=data, plan=plan, checkpoints=checkpoints, newest=newest)
+
+
+def _real_steps(state: State) -> dict[str, int]:
+    """Windows that are done in a checkpoint, by OptimScheduler."""
+    return {name: member["clock"]["closed_windows"] for name, member in state["optim_sches"].items()}
 
 
 def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
     """Train, watched by the monitors of the main process."""
-    finished = runner.progress.epoch > runner.config.num_epochs
+    finished = runner.is_over
     main = runner.world.main
     with ExitStack() as stack:
         monitors: list[Monitor] = []
@@ -141,7 +176,10 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
         interrupt = stack.enter_context(Interrupt())
         done = runner.run(monitor, lengths, lambda: interrupt.asked)
     if finished:
-        _say(screen, "finished   this run was at its end already; a larger num_epochs makes it longer")
+        _say(
+            screen,
+            "finished   this run was at its end already; a larger num_epochs or num_steps makes it longer",
+        )
     _say(
         screen,
         f"written    {folder}/: config.yaml, metrics.jsonl, validation.jsonl, curves.png, checkpoints/",

@@ -213,6 +213,11 @@ class Recipe(Schedule):
         self._keep(**checked)
         self._keep(_curve=self._made() if self.known else None)
 
+    @property
+    def combination(self) -> Schedule | None:
+        """What it stands for; None until all lengths are known."""
+        return self._curve
+
     def __call__(self, step: int) -> float:
         """The factor at a real step."""
         if self._curve is None:

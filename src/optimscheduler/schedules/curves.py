@@ -165,7 +165,7 @@ class InverseSqrt(Schedule):
     Raises:
         ConfigError: an argument is out of range.
 
-    Reference: Vaswani et al. 2017, arXiv:1706.03762; without a model width: Raffel et al. 2020, T5,
+    Reference: Vaswani et al. 2017, arXiv:1706.03762; without the width of the model: Raffel et al. 2020, T5,
     arXiv:1910.10683.
 
     >>> [InverseSqrt(shift=1)(s) for s in (1, 4, 16)]
@@ -187,8 +187,8 @@ class Noam(Schedule):
 
         factor = sqrt(w) min(s^-1/2, s w^-3/2) = min(sqrt(w / s), s / w)        w = warmup_steps
 
-    The second form is the one computed: it is exactly 1 at s = w. (The form with the width of the model is an
-    absolute learning rate instead of a factor.)
+    The second form is the one computed: it is exactly 1 at s = w. The paper's form, with the width of the
+    model, is an absolute learning rate and no factor; `Noamlr` has it.
 
     Args:
         warmup_steps: real steps to the peak, >= 1.
@@ -397,7 +397,7 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PowerDecay(Schedule):
-    """Hold, then fall with a power of the step, for ever.
+    """Hold, then fall with a power of the step, for ever and ever more slowly.
 
         factor = min(1, (s / hold)^-exponent)
 

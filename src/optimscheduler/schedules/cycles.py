@@ -22,12 +22,12 @@ _SNAP: Final = 1e-9  # cycles: t / first is rounding noise this near to a whole 
 class OneCycle(Schedule):
     """Rise to the peak and fall far below the start, in one cycle; then stay.
 
-        t = 0                     1 / div
+        t = 0                     1 / div                                     t = s - 1
         t = warm steps - 1        1                                           the peak
         t = steps - 1             1 / (div final_div)                         the end
 
-    Between them half cosines or straight lines. With three phases the fall takes as long as the rise and ends
-    where that began, at t = 2 warm steps - 2; the rest goes on to the end.
+    Between them are half cosines or straight lines. With three phases the fall takes as long as the rise and
+    ends where that began, at t = 2 warm steps - 2; the rest goes on to the end.
 
     Args:
         steps: length in real steps, >= 1.
@@ -92,7 +92,7 @@ class CosineRestarts(Schedule):
     """Fall along half a cosine, jump up and fall again, in cycles that may become longer and lower.
 
         factor = floor + (peak_i - floor) (1 + cos(pi t_i / T_i)) / 2
-        T_i = first mult^i,   peak_i = max(decay^i, floor),   t_i = t - (T_0 + ... + T_(i-1))
+        T_i = first mult^i,   peak_i = max(decay^i, floor),   t_i = s - 1 - (T_0 + ... + T_(i-1))
 
     Args:
         first: length of the first cycle in real steps, > 0; may be fractional.
@@ -162,7 +162,7 @@ class Cyclic(Schedule):
 
         triangular   scale = 1
         triangular2  scale = 1/2^i                 i = number of the cycle, from 0
-        exp_range    scale = gamma^t
+        exp_range    scale = gamma^(s - 1)
 
     Args:
         up: real steps of a rise, >= 1.

@@ -26,12 +26,12 @@ class ReduceOnPlateau(FeedbackSchedule[State]):
                  metric < best - threshold       mode="min", threshold_mode="abs"
                  metric > best + threshold       mode="max", threshold_mode="abs"
 
-    After more than `patience` metrics in a row that are not better the factor is multiplied, not below the
-    floor. A metric that is NaN is not better.
+    It begins at 1. After more than `patience` metrics in a row that are not better it is multiplied by
+    `factor`, but not below the floor. A metric that is NaN is not better.
 
     Args:
-        factor: what is multiplied by, in (0, 1).
-        patience: metrics that are put up with, >= 0.
+        factor: what it is multiplied by, in (0, 1).
+        patience: metrics in a row that are put up with though they are not better, >= 0.
         threshold: what counts as better, >= 0.
         threshold_mode: `rel`, a share of the best, or `abs`.
         cooldown: metrics after a reduction that are not counted, >= 0.
@@ -109,10 +109,11 @@ class NewBob(FeedbackSchedule[State]):
 
         improvement = (last - metric) / last           0 where last is 0
 
-    The metric is one that falls, as a loss or an error rate does. The first one is only remembered.
+    It begins at 1. The metric is one that falls, as a loss or an error rate does. The first one is only
+    remembered.
 
     Args:
-        factor: what is multiplied by, in (0, 1).
+        factor: what it is multiplied by, in (0, 1).
         threshold: share below which an improvement is too small.
         patience: too small improvements that are put up with before each multiplication, >= 0.
 

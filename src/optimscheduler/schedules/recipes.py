@@ -23,7 +23,7 @@ class WarmupStableDecay(Recipe):
 
         Warmup(warmup, start=floor, then=Sequence([(Constant(), stable)], CoolDown(decay, floor, shape)))
 
-    The floor is reached at s = warmup + stable + decay.
+    The floor is reached at s = warmup + stable + decay; without a warm-up one step later.
 
     Args:
         warmup: real steps of the ramp, >= 0.
@@ -72,7 +72,9 @@ class WarmupStableDecay(Recipe):
 class TriStage(Recipe):
     """Rise linearly, hold, fall exponentially: the curve of speech recognition and of wav2vec 2.0.
 
-        Sequence([(Linear(warmup, start, 1), warmup), (Constant(), hold)], end^p)
+        Sequence([(Linear(warmup, start, 1), warmup), (Constant(), hold)], CoolDown(decay, end, exponential))
+
+    The end is reached at s = warmup + hold + decay + 1.
 
     Args:
         warmup: real steps of the rise, >= 0.
@@ -124,6 +126,9 @@ class InfiniteCosine(Recipe):
         hold                           level
         decay                          level (floor / level)^p
 
+    The level is reached at s = warmup + cosine, the floor at s = warmup + cosine + hold + decay; without a
+    warm-up one step later.
+
     Args:
         warmup: real steps of the ramp, >= 0.
         cosine: real steps of the fall to the level, >= 1.
@@ -136,7 +141,7 @@ class InfiniteCosine(Recipe):
         ConfigError: an argument is out of range.
 
     Reference: Ibrahim et al. 2024, Simple and Scalable Strategies to Continually Pre-train Large Language
-    Models, arXiv:2403.08763, section 7.
+    Models, arXiv:2403.08763 (infinite learning rate schedules).
 
     >>> forever = InfiniteCosine(warmup=2, cosine=2, hold=3, decay=2, level=0.5, floor=0.125)
     >>> [round(forever(s), 6) for s in (1, 2, 3, 4, 7, 8, 9, 10)]
