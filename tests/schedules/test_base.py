@@ -24,6 +24,7 @@ from optimscheduler.schedules import (
     Custom,
     FeedbackSchedule,
     Linear,
+    Run,
     Schedule,
     Warmup,
 )
@@ -149,7 +150,10 @@ def test_a_schedule_that_is_no_dataclass_prints_as_python_prints_it() -> None:
         def __call__(self, step: int) -> float:
             return float(step)
 
-    assert repr(Bare()).startswith("<tests.schedules.test_base.")
+    bare = Bare()
+    assert repr(bare).startswith("<tests.schedules.test_base.")
+    assert bare.known
+    assert Warmup(steps=1, then=bare).resolved(Run(steps=1)).then is bare, "it has no lengths"
 
 
 def test_a_function_without_a_path_prints_as_python_prints_it() -> None:

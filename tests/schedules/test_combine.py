@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.schedules import (
@@ -153,24 +150,6 @@ def test_lists_become_tuples_at_birth_so_that_nothing_changes_later() -> None:
     assert sequence == Sequence(((Constant(0.5), 3),), Constant())
     listed = [[Constant(0.5), 3.0]]  # as YAML gives it
     assert sequence == Sequence(listed, Constant())  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("horizon", [10, 1000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_sequence_parity_with_torch(horizon: int) -> None:
-    rise = horizon // 5
-    ours = Sequence(
-        [(Linear(steps=rise, start=0.1, end=1.0), rise)], Cosine(steps=horizon - rise, floor=0.05)
-    )
-    optimizer = SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
-    parts = [
-        LinearLR(optimizer, start_factor=0.1, end_factor=1.0, total_iters=rise),
-        CosineAnnealingLR(optimizer, T_max=horizon - rise, eta_min=0.05),
-    ]
-    theirs = SequentialLR(optimizer, parts, milestones=[rise])
-    for step in range(1, horizon + 2):
-        assert abs(ours(step) - optimizer.param_groups[0]["lr"]) <= 1e-12
-        optimizer.step()
-        theirs.step()
 
 
 def test_a_warmup_over_exponential_decay_reads_as_one_would_draw_it() -> None:

@@ -1,4 +1,4 @@
-"""The plain curves: numbers by hand, laws, and torch's own schedulers as witnesses."""
+"""The plain curves: numbers by hand, and laws."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import math
 from collections.abc import Callable
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, LRScheduler
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.schedules import Cosine, Exponential, InverseSqrt, Linear, Noam, Schedule
+from optimscheduler.schedules import (
+    CoolDown,
+    Cosine,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    Noam,
+    Piecewise,
+    Polynomial,
+    PowerDecay,
+    Step,
+)
 from tests.cases import BAD, CASES, Case
 
 STEPS = st.integers(1, 10_000)
@@ -94,43 +103,69 @@ def test_noam_is_the_published_formula_and_peaks_at_exactly_one(warmup: int, ste
     assert curve(step) <= 1.0
 
 
-def torch_factors(build: Callable[[SGD], LRScheduler], runs: int) -> list[float]:
-    """The learning rates of torch's scheduler over a base of 1: before its first step, after one, ..."""
-    optimizer = SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
-    scheduler = build(optimizer)
-    factors = []
-    for _ in range(runs):
-        factors.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()
-        scheduler.step()
-    return factors
-
-
-PARITY: list[tuple[str, Callable[[int], Schedule], Callable[[SGD, int], LRScheduler]]] = [
-    (
-        "Cosine",
-        lambda n: Cosine(steps=n, floor=0.1),
-        lambda optimizer, n: CosineAnnealingLR(optimizer, T_max=n, eta_min=0.1),
-    ),
-    (
-        "Linear",
-        lambda n: Linear(steps=n, start=1.0, end=0.2),
-        lambda optimizer, n: LinearLR(optimizer, start_factor=1.0, end_factor=0.2, total_iters=n),
-    ),
-    (
-        "Exponential",
-        lambda n: Exponential(gamma=1 - 1 / n if n > 1 else 0.5),
-        lambda optimizer, n: ExponentialLR(optimizer, gamma=1 - 1 / n if n > 1 else 0.5),
-    ),
-]
-
-
-@pytest.mark.parametrize("horizon", [1, 10, 1000, pytest.param(100_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("ours", "theirs"), [row[1:] for row in PARITY], ids=[row[0] for row in PARITY])
-def test_parity_with_torch(
-    ours: Callable[[int], Schedule], theirs: Callable[[SGD, int], LRScheduler], horizon: int
+@given(STEPS, st.floats(1e-3, 1e3), st.floats(0, 1), AT)
+def test_polynomial_falls_from_one_to_its_floor_and_stays(
+    steps: int, power: float, floor: float, step: int
 ) -> None:
-    curve = ours(horizon)
-    expected = torch_factors(lambda optimizer: theirs(optimizer, horizon), horizon + 1)
-    worst = max(abs(curve(s) - factor) for s, factor in enumerate(expected, start=1))
-    assert worst <= 1e-12  # torch's own recursions are off by up to 5e-13 after 100,000 steps
+    curve = Polynomial(steps=steps, power=power, floor=floor)
+    assert curve(1) == pytest.approx(1.0, abs=1e-15)
+    assert floor <= curve(step + 1) <= curve(step) <= 1 + 1e-15
+    assert curve(steps + step) == floor
+
+
+@given(STEPS, st.floats(1e-3, 1), st.sampled_from(["linear", "cosine", "sqrt", "exponential"]), AT)
+def test_a_cool_down_falls_from_one_to_its_floor_and_stays(
+    steps: int, floor: float, shape: str, step: int
+) -> None:
+    curve = CoolDown(steps=steps, floor=floor, shape=shape)
+    slack = 1e-15  # pow is not exactly monotone
+    assert curve(1) == pytest.approx(1.0, abs=slack)
+    assert floor - slack <= curve(step + 1) <= curve(step) + slack <= 1 + 2 * slack
+    assert curve(steps + step) == floor
+
+
+@given(STEPS, st.floats(0, 1))
+def test_the_curves_that_have_two_names_are_one(steps: int, floor: float) -> None:
+    straight = CoolDown(steps=steps, floor=floor)
+    cosine = CoolDown(steps=steps, floor=floor, shape="cosine")
+    for step in (1, 1 + steps // 3, 1 + steps // 2, steps, steps + 1):
+        assert straight(step) == pytest.approx(Linear(steps=steps, end=floor)(step), abs=1e-15)
+        assert straight(step) == Polynomial(steps=steps, power=1, floor=floor)(step)
+        assert cosine(step) == Cosine(steps=steps, floor=floor)(step)
+
+
+@given(STEPS, st.floats(1e-3, 1), AT)
+def test_step_multiplies_when_so_many_steps_are_done(every: int, gamma: float, step: int) -> None:
+    curve = Step(every=every, gamma=gamma)
+    done = step - 1
+    assert curve(step) == math.pow(gamma, done // every)
+    assert curve(step) == Exponential(gamma=gamma, every=every, staircase=True)(step)
+    assert 0 <= curve(step + every) <= curve(step) <= 1
+
+
+@given(st.lists(STEPS, max_size=6, unique=True).map(sorted), st.floats(1e-3, 1), AT)
+def test_multi_step_multiplies_once_for_each_that_is_done(at: list[int], gamma: float, step: int) -> None:
+    assert MultiStep(at=at, gamma=gamma)(step) == math.pow(gamma, sum(step - 1 >= m for m in at))
+
+
+@given(st.dictionaries(STEPS, st.floats(0, 1e6), min_size=1, max_size=6), AT)
+def test_piecewise_goes_through_its_points_and_stays_between_neighbours(
+    factors: dict[int, float], step: int
+) -> None:
+    points = sorted(factors.items())
+    curve = Piecewise(points)
+    for at, factor in points:
+        assert curve(at) == factor
+    before = [factor for at, factor in points if at <= step] or [points[0][1]]
+    after = [factor for at, factor in points if at >= step] or [points[-1][1]]
+    low, high = sorted([before[-1], after[0]])
+    assert low * (1 - 1e-15) - 1e-9 <= curve(step) <= high * (1 + 1e-15) + 1e-9  # of numbers up to 10^6
+
+
+@given(STEPS, st.floats(1e-3, 100), AT)
+def test_power_decay_holds_then_falls_for_ever(hold: int, exponent: float, step: int) -> None:
+    curve = PowerDecay(hold=hold, exponent=exponent)
+    assert curve(min(step, hold)) == 1.0
+    assert 0 <= curve(step + 1) <= curve(step) <= 1
+    # twice as many steps, the same share again
+    assert curve(4 * hold) == pytest.approx(curve(2 * hold) ** 2, rel=1e-12, abs=1e-300)

@@ -163,7 +163,7 @@ def test_newbob_as_speechbrain_documents_it() -> None:
 
 # ---- the origin ----
 
-LENGTHS = [1, 10, 1000, 100_000]
+LENGTHS = [1, 10, 1000, pytest.param(100_000, marks=pytest.mark.slow)]
 LR = 2e-3
 
 

@@ -15,6 +15,7 @@ from optimscheduler.schedules.lengths import Length, length
 
 __all__ = ["CosineRestarts", "Cyclic", "OneCycle"]
 
+_SHORTEST: Final = 1e-6  # real steps of a cycle: 2^63 of them are still counted in a float
 _SNAP: Final = 1e-9  # cycles: t / first is rounding noise this near to a whole number
 
 
@@ -95,8 +96,8 @@ class CosineRestarts(Schedule):
         T_i = first mult^i,   peak_i = max(decay^i, floor),   t_i = s - 1 - (T_0 + ... + T_(i-1))
 
     Args:
-        first: length of the first cycle in real steps, > 0; may be fractional.
-        mult: each cycle is so many times as long as the one before, >= 1.
+        first: length of the first cycle in real steps, >= 1e-6; may be fractional.
+        mult: each cycle is so many times as long as the one before, in [1, 1e6].
         cycles: how many there are, >= 1; after them it stays at the floor. None goes on for ever.
         floor: lowest factor, in [0, 1].
         decay: peak of a cycle over that of the one before, in (0, 1].
@@ -125,8 +126,8 @@ class CosineRestarts(Schedule):
         if self.cycles is not None:
             cycles = whole("CosineRestarts: cycles", self.cycles, least=1)
         self._keep(
-            first=length(where, self.first, least=1) if text else number(where, self.first, above=0),
-            mult=number("CosineRestarts: mult", self.mult, least=1),
+            first=length(where, self.first, least=1) if text else number(where, self.first, least=_SHORTEST),
+            mult=number("CosineRestarts: mult", self.mult, least=1, most=1e6),
             cycles=cycles,
             floor=number("CosineRestarts: floor", self.floor, least=0, most=1),
             decay=number("CosineRestarts: decay", self.decay, above=0, most=1),
