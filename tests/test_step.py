@@ -232,3 +232,17 @@ def test_R21_a_skip_is_logged_to_the_logger_that_was_given(caplog: pytest.LogCap
         ("mine", "WARNING"),
         ("optimscheduler", "WARNING"),
     ]
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+def test_parameters_that_were_replaced_are_said_once(layout: str, caplog: pytest.LogCaptureFixture) -> None:
+    optim = optim_of(a_model(), layout=layout)
+    data = batches(4)
+    take(optim, data[0])
+    optim.model.load_state_dict({k: v.clone() for k, v in optim.model.state_dict().items()}, assign=True)
+    for batch in data[1:]:
+        assert not take(optim, batch).updated
+    said = [
+        message for message in caplog.messages if "gives no gradient to any of its 6 parameters" in message
+    ]
+    assert len(said) == 1

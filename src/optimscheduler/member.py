@@ -49,6 +49,7 @@ class Member:
     feedback: Any = None  # Any: whatever plain tree the schedule keeps
     window: Window = field(default_factory=Window)
     said_missing: bool = False
+    said_none: bool = False
     updates: int = 0
 
     def drop(self) -> None:
@@ -66,6 +67,18 @@ class Member:
             logger.warning(
                 "loss %r gives no gradient to %d of its parameters: %s", self.loss, len(missing), named
             )
+
+    def say_none(self, logger: logging.Logger) -> None:
+        """Say that its loss gives no gradient to any parameter, once."""
+        if not self.said_none:
+            logger.warning(
+                "loss %r gives no gradient to any of its %d parameters, so nothing is updated. Are they still the "
+                "model's? Parameters that were replaced, as by load_state_dict(assign=True), need a new "
+                "OptimScheduler",
+                self.loss,
+                len(self.gradients.parameters),
+            )
+        self.said_none = True
 
     def report(
         self,

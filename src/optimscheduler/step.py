@@ -235,6 +235,7 @@ class BatchStep:
         m.gradients.settle(alike=met.alike)
         m.say_missing(logger)
         if not m.gradients.blocks():
+            m.say_none(logger)
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)

@@ -81,9 +81,18 @@ class Values:
         Args:
             lr: that of a group with the base value, before `ft_factor`.
             step: for the other schedules.
+
+        Raises:
+            ConfigError: groups were added to the optimizer, or a value is out of range.
         """
-        self._written = True
         groups = self._optimizer.param_groups
+        if len(groups) != len(self._ratios):
+            raise ConfigError(
+                f"the optimizer has {len(groups)} parameter groups and was built with {len(self._ratios)}: "
+                "parameters that are added later have no owner. Freeze them instead, and unfreeze them "
+                "later, or build a new OptimScheduler"
+            )
+        self._written = True
         for group, ratio in zip(groups, self._ratios, strict=True):
             group["lr"] = self.ft_factor * lr * ratio
         for driven in self.driven:
