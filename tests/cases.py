@@ -772,12 +772,19 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "PowerDecay: hold must be a whole number of real steps >= 1, got 0",
     ),
     (lambda: PowerDecay(hold=4, exponent=0), "PowerDecay: exponent must be a finite number > 0, got 0"),
-    (lambda: CosineRestarts(first=0), "CosineRestarts: first must be a finite number > 0, got 0"),
+    (lambda: CosineRestarts(first=0), "CosineRestarts: first must be a finite number >= 1e-06, got 0"),
     (
         lambda: CosineRestarts(first="soon"),
         f"CosineRestarts: first must be a whole number of real steps >= 1, {FORMS}, got 'soon'",
     ),
-    (lambda: CosineRestarts(first=4, mult=0.5), "CosineRestarts: mult must be a finite number >= 1, got 0.5"),
+    (
+        lambda: CosineRestarts(first=4, mult=0.5),
+        "CosineRestarts: mult must be a finite number >= 1 and <= 1e+06, got 0.5",
+    ),
+    (
+        lambda: CosineRestarts(first=4, mult=1e300),
+        "CosineRestarts: mult must be a finite number >= 1 and <= 1e+06, got 1e+300",
+    ),
     (lambda: CosineRestarts(first=4, cycles=0), "CosineRestarts: cycles must be a whole number >= 1, got 0"),
     (
         lambda: CosineRestarts(first=4, floor=2),

@@ -290,8 +290,6 @@ class CoolDown(Schedule):
 
     def __call__(self, step: int) -> float:
         p = _share(step, self.steps)
-        if p == 1.0:
-            return self.floor
         if self.shape == "exponential":
             return math.pow(self.floor, p)
         return self.floor + (1 - self.floor) * _FALLS[self.shape](p)
