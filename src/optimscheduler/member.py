@@ -72,9 +72,9 @@ class Member:
         """Say that its loss gives no gradient to any parameter, once."""
         if not self.said_none:
             logger.warning(
-                "loss %r gives no gradient to any of its %d parameters, so nothing is updated. Are they still "
-                "the model's? Parameters that were replaced, as by load_state_dict(assign=True), need a new "
-                "OptimScheduler",
+                "loss %r gives no gradient to any of its %d parameters, so nothing is updated. Are they "
+                "still the model's? Parameters that were replaced, as by load_state_dict(assign=True), need "
+                "a new OptimScheduler",
                 self.loss,
                 len(self.gradients.parameters),
             )
