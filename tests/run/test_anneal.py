@@ -183,10 +183,10 @@ def test_a_cool_down_may_be_resumed(tmp_path: Path) -> None:
 def test_a_subclass_that_computes_its_rate_is_cooled_down_from_what_it_has_reached(tmp_path: Path) -> None:
     out = tmp_path / "run"
     call("train", write(tmp_path, YAML), "checkpoint_every=1", "keep=20", "--out", out)
-    said = call("anneal", out, "--from", 5, "--steps", 4)
+    said = call("anneal", out, "--from", "last", "--steps", 4)
     assert said.code == 0, said.err
-    reached = rates(out)[4]
-    assert rates(tmp_path / "run-anneal-5")[5:] == pytest.approx([reached * (1 - p / 4) for p in range(4)])
+    reached = rates(out)[8]
+    assert rates(tmp_path / "run-anneal-9")[9:] == pytest.approx([reached * (1 - p / 4) for p in range(4)])
 
 
 def test_several_optimschedulers_and_groups_cool_down_together(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ __all__ = ["branch_off"]
 State = Mapping[str, Any]  # Any: a tree of plain values
 
 
-def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path) -> RunConfig:
+def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None) -> tuple[RunConfig, Path]:
     """Make a run folder that goes on from a checkpoint of another run and cools down.
 
     Args:
@@ -35,10 +35,10 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path) -> Run
         at: the real step of the checkpoint, or `last`.
         steps: windows of the cool-down, >= 1.
         fall: its floor and shape; its length is that of `steps`.
-        out: the new folder.
+        out: the new folder; None is beside the other, `RUN-anneal-STEP`.
 
     Returns:
-        The configuration of the new run, which is to be resumed with it.
+        The configuration of the new run, which is to be resumed with it, and its folder.
 
     Raises:
         OptimSchedulerError: there is no such checkpoint, or it cannot be done; then nothing was written.
@@ -46,10 +46,12 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path) -> Run
     checkpoints = Checkpoints(run / "checkpoints", keep=1)
     if not checkpoints.all():
         raise ConfigError(f"{run} holds no checkpoint of a run; RUN is a folder that `train` has written")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds files already; choose another folder with --out")
     path = _checkpoint_at(checkpoints, at)
     state = checkpoints.content(path)
+    beside = run if run.name else run.resolve()
+    out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} holds files already; choose another folder with --out")
     config = read_config(state["config"], str(path))
     data = open_data(config)
     plan = make_plan(config, data.batches, ranks=state["ranks"], tokens_per_item=data.tokens_per_item)
@@ -61,7 +63,7 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path) -> Run
             lines = (run / name).read_bytes()[: state["lengths"].get(name, 0)]
             (out / name).write_bytes(lines)
     keep_source(out, source_of(run))
-    return cooled
+    return cooled, out
 
 
 def _checkpoint_at(checkpoints: Checkpoints, at: str) -> Path:

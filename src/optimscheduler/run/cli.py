@@ -175,10 +175,9 @@ def anneal(
 
     def branch(screen: Screen) -> int:
         fall = CoolDown(steps=steps, floor=floor, shape=shape)
-        folder = out or run.with_name(f"{run.name}-anneal-{at}")
         if rank_of_process() > 0:
             raise ConfigError("anneal runs in one process; go on under torchrun with train --resume")
-        settings = branch_off(run, at, steps, fall, folder)
+        settings, folder = branch_off(run, at, steps, fall, out)
         make_folder(folder, settings.plain())
         again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
         return train_run(
