@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from optimscheduler.errors import ConfigError
+from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.horizon import Horizon
 from optimscheduler.run.joint import Joint
 from tests.run.command import YAML, call, config_of, last_state, metrics, without_seconds, write
@@ -272,3 +274,37 @@ def test_a_folder_that_is_no_run_and_one_that_is_taken(tmp_path: Path) -> None:
 def test_num_steps_is_a_whole_number() -> None:
     with pytest.raises(ConfigError, match="num_steps must be a whole number of windows >= 1, or null, got 0"):
         config_of("num_steps=0")
+
+
+def test_a_checkpoint_whose_configuration_cannot_be_built_any_more_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module was renamed: the user says that the new configuration wins."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("before_it", "after_it"):
+        (tmp_path / f"{name}.py").write_text("from tests.run.tiny import Points, Tiny\n")
+    out = tmp_path / "run"
+    old = write(tmp_path, LINEAR.replace("tests.run.tiny.Tiny", "before_it.Tiny"))
+    assert call("train", old, "num_steps=3", "--out", out).code == 0
+    (tmp_path / "before_it.py").unlink()
+    sys.modules.pop("before_it")
+    new = write(tmp_path, LINEAR.replace("tests.run.tiny.Tiny", "after_it.Tiny"))
+    said = call("train", new, "--out", out, "--resume", "--on-mismatch", "config")
+    assert said.code == 0, said.err
+    assert "the learning rate is not compared with the checkpoint's" in said.out
+    assert len(metrics(out)) == 9
+
+
+def test_a_run_of_several_ranks_needs_samples_per_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    call("train", write(tmp_path, WSD), "--out", out)
+    content = Checkpoints.content
+    monkeypatch.setattr(Checkpoints, "content", lambda self, path: {**content(self, path), "ranks": 2})
+    said = call("anneal", out, "--from", 5, "--steps", 4)
+    assert said.code == 2
+    assert said.err == (
+        f"error: {out} was trained by 2 ranks, and anneal runs in one process: for updates of the same size its "
+        "configuration must say samples_per_update in place of accum_grad\n"
+    )

@@ -19,7 +19,7 @@ from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.data import open_data
 from optimscheduler.run.folder import keep_source, source_of
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION
-from optimscheduler.run.plan import MemberPlan, Plan, make_plan
+from optimscheduler.run.plan import MemberPlan, Plan, plan_of
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
 
 __all__ = ["branch_off"]
@@ -54,7 +54,12 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
         raise ConfigError(f"{out} holds files already; choose another folder with --out")
     config = read_config(state["config"], str(path))
     data = open_data(config)
-    plan = make_plan(config, data.batches, ranks=state["ranks"], tokens_per_item=data.tokens_per_item)
+    if state["ranks"] > 1 and not config.counts_items:
+        raise ConfigError(
+            f"{run} was trained by {state['ranks']} ranks, and anneal runs in one process: for updates of the "
+            "same size its configuration must say samples_per_update in place of accum_grad"
+        )
+    plan = plan_of(config, data.items, state["ranks"], data.tokens_per_item)
     cooled = read_config(_cooled(config, plan, state, steps, fall), str(path))
     (out / "checkpoints").mkdir(parents=True)
     shutil.copytree(path, out / "checkpoints" / path.name)

@@ -19,7 +19,7 @@ from optimscheduler.run.horizon import Horizon, accumulation
 from optimscheduler.run.parts import build_model
 from optimscheduler.schedules import Run
 
-__all__ = ["MemberPlan", "Plan", "Row", "build_members", "make_plan"]
+__all__ = ["MemberPlan", "Plan", "Row", "build_members", "make_plan", "plan_of"]
 
 _POINTS = 2000  # a longer curve is sampled
 
@@ -155,6 +155,12 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
         members=members,
         notes=tuple(notes),
     )
+
+
+def plan_of(config: RunConfig, items: int, ranks: int, tokens_per_item: object) -> Plan:
+    """The plan of a run with so many training items and ranks, as that of a checkpoint."""
+    batches = math.ceil(items / (config.data_cfg.batch_size * ranks))
+    return make_plan(config, batches, ranks=ranks, tokens_per_item=tokens_per_item)
 
 
 def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedulerDict]:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 
-from optimscheduler.errors import ConfigError
+from optimscheduler.errors import ConfigError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
@@ -20,9 +20,9 @@ from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.explain import show_config, show_joints, show_plan
 from optimscheduler.run.folder import check_same_configuration, find_run, keep_source, make_folder
 from optimscheduler.run.interrupt import Interrupt
-from optimscheduler.run.joint import joints, refuse_jumps
+from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
-from optimscheduler.run.plan import Plan, make_plan
+from optimscheduler.run.plan import Plan, make_plan, plan_of
 from optimscheduler.run.plotting import plot_curves
 from optimscheduler.run.runner import Lengths, Runner, State
 from optimscheduler.run.world import World, joined
@@ -142,17 +142,23 @@ def _prepare(
     for line in changed:
         _say(screen, f"changed    {line}; the {on_mismatch} wins")
     if newest and saved != config.plain():
-        ranks, tokens = state["ranks"], data.tokens_per_item
-        was = make_plan(read_config(saved, str(newest)), data.batches, ranks=ranks, tokens_per_item=tokens)
-        found = joints(was.members, plan.members, _real_steps(state))
+        found = _joints(read_config(saved, str(newest)), plan, state, data)
         show_joints(screen, found)
         refuse_jumps(found, allowed=allow_jump)
     return _Prepared(config=config, data=data, plan=plan, checkpoints=checkpoints, newest=newest)
 
 
-def _real_steps(state: State) -> dict[str, int]:
-    """Windows that are done in a checkpoint, by OptimScheduler."""
-    return {name: member["clock"]["closed_windows"] for name, member in state["optim_sches"].items()}
+def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:
+    """Where the learning rate goes on differently from how it was planned when the checkpoint was made."""
+    try:
+        was = plan_of(saved, data.items, state["ranks"], data.tokens_per_item)
+    except OptimSchedulerError as error:  # its classes may be gone; that is no reason not to go on
+        _log.warning(
+            "the learning rate is not compared with the checkpoint's, which cannot be built: %s", error
+        )
+        return []
+    done = {name: member["clock"]["closed_windows"] for name, member in state["optim_sches"].items()}
+    return joints(was.members, plan.members, done)
 
 
 def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
