@@ -305,6 +305,6 @@ def test_a_run_of_several_ranks_needs_samples_per_update(
     said = call("anneal", out, "--from", 5, "--steps", 4)
     assert said.code == 2
     assert said.err == (
-        f"error: {out} was trained by 2 ranks, and anneal runs in one process: for updates of the same size its "
-        "configuration must say samples_per_update in place of accum_grad\n"
+        f"error: {out} was trained by 2 ranks, and anneal runs in one process: for updates of the same size "
+        "its configuration must say samples_per_update in place of accum_grad\n"
     )

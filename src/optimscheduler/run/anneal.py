@@ -56,8 +56,8 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     data = open_data(config)
     if state["ranks"] > 1 and not config.counts_items:
         raise ConfigError(
-            f"{run} was trained by {state['ranks']} ranks, and anneal runs in one process: for updates of the "
-            "same size its configuration must say samples_per_update in place of accum_grad"
+            f"{run} was trained by {state['ranks']} ranks, and anneal runs in one process: for updates of "
+            "the same size its configuration must say samples_per_update in place of accum_grad"
         )
     plan = plan_of(config, data.items, state["ranks"], data.tokens_per_item)
     cooled = read_config(_cooled(config, plan, state, steps, fall), str(path))
