@@ -150,5 +150,6 @@ def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.
     try:
         group = dist.group.WORLD if found.type == "cpu" else dist.new_group(backend="gloo")
         yield World(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), group), found
+        dist.barrier(group)  # nobody leaves while others still hear from it
     finally:
         dist.destroy_process_group()
