@@ -53,7 +53,7 @@ class Verdict:
 
 def newest(run: Path) -> DigitsGan:
     """The model in the newest checkpoint of a run."""
-    checkpoints = Checkpoints(run / "checkpoints", keep=1)
+    checkpoints = Checkpoints(run / "checkpoints")
     if not checkpoints.all():
         raise SystemExit(f"error: there is no checkpoint in {run}; train first")
     state = checkpoints.load(checkpoints.all()[-1])

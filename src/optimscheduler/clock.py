@@ -80,6 +80,7 @@ class Clock:
         self.batch = 0  # the number of the last batch taken
         self.epoch = 1
         self._offset = 0  # batch numbers used up by short windows
+        self._used_up = 0  # of them, those of the window that was ended last, and are not passed over yet
 
     @property
     def real_step(self) -> int:
@@ -120,12 +121,32 @@ class Clock:
         """The batch was done, in that epoch if one is given: go on from there."""
         self.batch = beat.batch
         self.epoch = epoch or self.epoch
+        self._used_up = 0
         if beat.ends:
             self.flush()
 
     def flush(self) -> None:
         """End the current window: its missing batch numbers are used up."""
-        self._offset += -self._position % self.cadence.accum_grad
+        missing = -self._position % self.cadence.accum_grad
+        self._offset += missing
+        self._used_up += missing
+
+    def pass_over(self, batch: int) -> None:
+        """Batches up to that number never come.
+
+        What a window that was ended early has used up is taken from them, so the windows of those that do
+        come are the same as if none had been left out.
+
+        >>> clock = Clock(Cadence(accum_grad=4))
+        >>> clock.take(clock.beat(5, last=True))  # the second window, ended early; then 6 is passed over
+        >>> clock.pass_over(6)
+        >>> clock.beat(7).real_step
+        3
+        """
+        covered = min(max(batch - self.batch, 0), self._used_up)
+        self._offset -= covered
+        self._used_up -= covered
+        self.batch = max(batch, self.batch)
 
     def state_dict(self) -> dict[str, int]:
         """Closed windows and the place in the open one, which hold for any `accum_grad`."""
@@ -136,5 +157,5 @@ class Clock:
         """Go on from the same real step, also with another `accum_grad`."""
         size = self.cadence.accum_grad
         inside = min(state["inside"], size - 1)
-        self.batch, self.epoch = state["batch"], state["epoch"]
+        self.batch, self.epoch, self._used_up = state["batch"], state["epoch"], 0
         self._offset = state["closed_windows"] * size + inside - self.batch

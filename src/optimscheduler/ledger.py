@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +13,15 @@ from torch import Tensor
 
 from optimscheduler.checks import whole
 from optimscheduler.errors import NonFiniteError
+from optimscheduler.forensics import Refusal, refusal_of
 from optimscheduler.gradients import Gradients
 from optimscheduler.scalars import Flag, Scalar
-from optimscheduler.shards import local
 from optimscheduler.window import Window
 
 __all__ = ["Ledger", "StepReport"]
 
 _log = logging.getLogger("optimscheduler")
 _READ_EVERY = 16  # updates, on an accelerator
-_NAMED = 5  # parameters named in one line
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +83,7 @@ class StepReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     accepted: Flag
-    text: str  # what to say if it was not
+    refusal: Refusal  # what to say if it was not
 
 
 class _Sent:
@@ -131,6 +129,7 @@ class Ledger:
         self.max_skips = whole("max_skips", max_skips, least=0, unit="updates")
         self.forensics = forensics
         self._counts = {"applied": 0, "skipped": 0, "skips_in_row": 0}
+        self.refused: list[Refusal] = []  # those in a row, as far as they are known
         self._unread: list[_Entry] = []
         self._sent: _Sent | None = None
         self._logger: logging.Logger = _log
@@ -176,10 +175,11 @@ class Ledger:
         if not late and accepted and not self._unread:
             self._count_applied()
             return
-        text = f"real step {real_step} (batches {_listed(window.batches)}) of loss {self._loss!r} skipped"
-        if not (late or accepted):
-            text += f": gradient norm {float(norm):g}; {_blame(window, float(norm), gradients, blamed)}"
-        self._unread.append(_Entry(accepted=accepted, text=text))
+        if late or accepted:
+            refusal = Refusal(loss=self._loss, real_step=real_step, batches=tuple(window.batches))
+        else:
+            refusal = refusal_of(self._loss, real_step, window, float(norm), gradients, blamed)
+        self._unread.append(_Entry(accepted=accepted, refusal=refusal))
         if not late:
             self.read()
             return
@@ -226,11 +226,12 @@ class Ledger:
             return
         counts["skipped"] += 1
         counts["skips_in_row"] += 1
-        self._logger.warning("%s", entry.text)
+        self.refused.append(entry.refusal)
+        self._logger.warning("%s", entry.refusal)
         if counts["skips_in_row"] > self.max_skips:
             raise NonFiniteError(
                 f"{counts['skips_in_row']} gradients in a row were refused (max_skips={self.max_skips}), "
-                f"the last: {entry.text}. Learning rate {self._lr:g}, loss scale {float(self._scale):g}. "
+                f"the last: {entry.refusal}. Learning rate {self._lr:g}, loss scale {float(self._scale):g}. "
                 "Try a lower learning rate or a longer warm-up, "
                 "use_amp: bf16 instead of fp16, and look at the batches named above"
             )
@@ -238,6 +239,7 @@ class Ledger:
     def _count_applied(self) -> None:
         self._counts["applied"] += 1
         self._counts["skips_in_row"] = 0
+        self.refused.clear()
 
     def state_dict(self) -> dict[str, int]:
         """The counters."""
@@ -251,35 +253,3 @@ class Ledger:
 
 def _device_of(entry: _Entry) -> str:
     return entry.accepted.device.type if isinstance(entry.accepted, Tensor) else "cpu"
-
-
-def _blame(window: Window, norm: float, gradients: Gradients, blamed: Tensor | None) -> str:
-    """Where the refused gradient comes from."""
-    named = {name: local(gradient) for name, gradient in gradients.by_name().items()}
-    bad_losses = [batch for batch, loss in window.counting if not loss.isfinite()]
-    told = f"the loss itself was not finite in batches {_listed(bad_losses)}; " if bad_losses else ""
-    if blamed is not None:
-        ranks = blamed.nonzero().flatten().tolist()
-        told += f"on rank {_listed(ranks)}; " if ranks else "rank unknown, already averaged; "
-    if math.isfinite(norm):
-        largest = sorted(named, key=lambda name: -float(named[name].norm()))[:_NAMED]
-        return f"{told}a spike, the largest gradients are those of {', '.join(largest)}"
-    bad = [name for name, gradient in named.items() if not _is_finite(gradient)]
-    if not bad:
-        return f"{told}every gradient is finite, but their norm overflows"
-    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return f"{told}not finite in {', '.join(bad[:_NAMED])}{more} ({len(bad)} of {len(named)} gradients)"
-
-
-def _is_finite(gradient: Tensor) -> bool:
-    values = gradient.coalesce().values() if gradient.is_sparse else gradient
-    return bool(values.isfinite().all())
-
-
-def _listed(batches: list[int]) -> str:
-    """Batch numbers in short: `3`, `3, 4`, `3 to 18`.
-
-    >>> _listed([3, 4]), _listed([3, 4, 5, 6])
-    ('3, 4', '3 to 6')
-    """
-    return ", ".join(map(str, batches)) if len(batches) < 4 else f"{batches[0]} to {batches[-1]}"

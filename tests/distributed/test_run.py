@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.retention import Retention
 from tests.distributed.launch import command, free_port, start
 from tests.distributed.pool import Pool
 from tests.run.command import Said, call, last_state, last_weights, metrics, without_seconds
@@ -160,7 +161,7 @@ def test_R34_a_sharded_checkpoint_is_read_by_one_and_back(
 ) -> None:
     run = tmp_path / "run"
     assert start(two_started, "train", config, "num_epochs=1", "distributed=fsdp", "--out", run)[0].code == 0
-    newest = Checkpoints(run / "checkpoints", keep=1).all()[-1]
+    newest = Checkpoints(run / "checkpoints", Retention(newest=1)).all()[-1]
     assert len(list(newest.glob("shard-*.safetensors"))) == 2, "each rank writes its own"
     assert call("train", config, "num_epochs=2", "--out", run, "--resume").code == 0
     more = ["num_epochs=3", "distributed=fsdp", "--out", run, "--resume"]
@@ -194,7 +195,7 @@ def test_R34_open_windows_wait_for_their_end_before_they_are_saved(
     settings += ["checkpoint_every=1", "keep=99"]
     said = start(two_started, "train", config, *settings, "--out", tmp_path / "run")[0]
     assert said.code == 0, said
-    saved = [path.name for path in Checkpoints(tmp_path / "run" / "checkpoints", keep=1).all()]
+    saved = [path.name for path in Checkpoints(tmp_path / "run" / "checkpoints", Retention(newest=1)).all()]
     together = [f"batch-{n:08}" for n in (6, 12, 18, 24)]  # where windows of 2 and of 3 end
     assert saved == [*together, "batch-00000028-2"], "and the end of the run, after its validation"
 

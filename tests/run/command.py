@@ -15,6 +15,7 @@ from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.cli import app
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.overrides import apply_overrides
+from optimscheduler.run.retention import Retention
 from optimscheduler.run.yaml_file import read_text
 
 __all__ = [
@@ -105,9 +106,9 @@ def last_weights(folder: Path) -> Mapping[str, Tensor]:
 
 def last_state(folder: Path) -> dict[str, Any]:
     """What is in the newest checkpoint."""
-    return saved(Checkpoints(folder / "checkpoints", keep=1).all()[-1])
+    return saved(Checkpoints(folder / "checkpoints", Retention(newest=1)).all()[-1])
 
 
 def saved(path: Path) -> dict[str, Any]:
     """What is in a checkpoint."""
-    return Checkpoints(path.parent, keep=1).load(path)
+    return Checkpoints(path.parent, Retention(newest=1)).load(path)

@@ -36,7 +36,12 @@ def test_defaults_are_the_origins_and_written_out() -> None:
         "threads": None,
         "partial_window": "apply",
         "checkpoint_every": 50,
+        "save_in_background": True,
         "keep": 2,
+        "keep_best": 0,
+        "monitor": "loss",
+        "mode": "min",
+        "on_nonfinite": "skip",
         "log_every": 10,
         "tensorboard": False,
         "train_cfg": {
@@ -130,15 +135,16 @@ def test_every_mistake_has_its_line_and_no_more_than_one() -> None:
         "  num_epochs must be a whole number of epochs >= 1, got 0",
         "  use_amp must be true, false, 'fp16' or 'bf16', got 3",
         "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, checkpoint_every, data_cfg, "
-        "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, log_every, num_epochs, "
-        "and 8 more.",
+        "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, keep_best, log_every, "
+        "and 13 more.",
     ]
 
 
 def test_settings_that_may_change_freely_are_told_apart() -> None:
     ours = config_of().plain()
     freely = ["num_epochs=9", "device=auto", "threads=null", "checkpoint_every=7", "keep=1", "log_every=3"]
-    freely += ["tensorboard=true", "data_cfg.num_workers=2"]
+    freely += ["tensorboard=true", "data_cfg.num_workers=2", "keep_best=1", "monitor=largest", "mode=max"]
+    freely += ["on_nonfinite=raise", "save_in_background=false"]
     theirs = config_of(*freely).plain()
     assert without_free(ours) == without_free(theirs)
     assert with_free_of(ours, theirs) == theirs

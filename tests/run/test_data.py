@@ -19,9 +19,10 @@ CPU = torch.device("cpu")
 
 
 def batches(config: RunConfig, epoch: int = 1, first: int = 0, end: int = 5) -> list[dict[str, torch.Tensor]]:
-    parts = list(open_data(config).training(epoch, CPU, first=first, end=end))
-    assert {share for share, _ in parts} <= {1.0}, "a single process has the whole of each"
-    return [batch for _, batch in parts]
+    parts = list(open_data(config).training(epoch, CPU, range(first, end)))
+    assert [place for place, _, _ in parts] == list(range(first, end))
+    assert {share for _, share, _ in parts} <= {1.0}, "a single process has the whole of each"
+    return [batch for _, _, batch in parts]
 
 
 def equal(ours: list[dict[str, torch.Tensor]], theirs: list[dict[str, torch.Tensor]]) -> bool:
@@ -64,7 +65,7 @@ def test_noise_is_drawn_anew_in_every_epoch() -> None:
 def test_loading_does_not_touch_the_global_generators() -> None:
     data = open_data(config_of())
     before = random_state(CPU)
-    list(data.training(1, CPU, first=0, end=5))
+    list(data.training(1, CPU, range(5)))
     list(data.validation(CPU))
     after = random_state(CPU)
     assert torch.equal(before["torch"], after["torch"])
@@ -102,7 +103,7 @@ def test_items_that_can_be_taken_together_are() -> None:
 
     data = open_data(config_of())
     object.__setattr__(data, "train", Together())
-    tens = torch.cat([batch for _, batch in data.training(1, CPU, first=0, end=5)])
+    tens = torch.cat([batch for *_, batch in data.training(1, CPU, range(5))])
     assert tens.tolist() == [index * 10 for batch in batch_indices(18, 4, 3, 1) for index in batch]
 
 

@@ -8,24 +8,25 @@ import pytest
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
-from optimscheduler.run.folder import check_same_configuration, find_run, make_folder
+from optimscheduler.run.folder import check_folder, check_same_configuration, make_folder
 from tests.run.command import config_of
 
 
-def found(folder: Path, *, resume: bool) -> Path | None:
-    return find_run(folder, Checkpoints(folder / "checkpoints", 2), resume=resume)
+def check(folder: Path, *, resume: bool) -> None:
+    check_folder(folder, Checkpoints(folder / "checkpoints"), resume=resume)
 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_that_is_not_there_or_empty_is_a_new_run(tmp_path: Path, resume: bool) -> None:
-    assert found(tmp_path / "new", resume=resume) is None
-    assert found(tmp_path, resume=resume) is None
+    check(tmp_path / "new", resume=resume)
+    check(tmp_path, resume=resume)
+    assert Checkpoints(tmp_path).newest() is None
 
 
 def test_what_a_run_leaves_that_failed_in_its_first_window_is_no_run(tmp_path: Path) -> None:
     make_folder(tmp_path, config_of().plain())
     (tmp_path / "metrics.jsonl").write_text("")
-    assert found(tmp_path, resume=False) is None
+    check(tmp_path, resume=False)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "thesis.tex", "checkpoints/batch-00000002", "photos/cat"])
@@ -35,16 +36,9 @@ def test_a_folder_with_something_in_it_is_refused_with_the_two_things_to_type(
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("something")
     with pytest.raises(ConfigError) as error:
-        found(tmp_path, resume=False)
+        check(tmp_path, resume=False)
     assert "  --resume " in str(error.value)
     assert "  --out ANOTHER_DIR " in str(error.value)
-
-
-def test_the_newest_checkpoint_is_the_one_to_go_on_with(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    for batch in (2, 10, 9):
-        (tmp_path / "checkpoints" / f"batch-{batch:08}").write_text("x")
-    assert found(tmp_path, resume=True) == tmp_path / "checkpoints" / "batch-00000010"
 
 
 def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +47,7 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
-        found(tmp_path, resume=False)
+        check(tmp_path, resume=False)
 
 
 def test_equal_configurations_are_equal_whatever_may_change_freely() -> None:

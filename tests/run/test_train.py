@@ -34,7 +34,7 @@ def by_hand(partial_window: str, epochs: int = 3) -> tuple[list[float], Mapping[
     losses: list[float] = []
     window: list[Tensor] = []
     for epoch in range(1, epochs + 1):
-        batches = [batch for _, batch in data.training(epoch, torch.device("cpu"), first=0, end=5)]
+        batches = [batch for *_, batch in data.training(epoch, torch.device("cpu"), range(5))]
         for place, batch in enumerate(batches[:4] if partial_window == "drop" else batches, 1):
             model.train()
             loss = model(batch)["loss"]

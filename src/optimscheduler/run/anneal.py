@@ -43,10 +43,12 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     Raises:
         OptimSchedulerError: there is no such checkpoint, or it cannot be done; then nothing was written.
     """
-    checkpoints = Checkpoints(run / "checkpoints", keep=1)
+    checkpoints = Checkpoints(run / "checkpoints")
     if not checkpoints.all():
         raise ConfigError(f"{run} holds no checkpoint of a run; RUN is a folder that `train` has written")
     path = _checkpoint_at(checkpoints, at)
+    if damage := checkpoints.damage(path):
+        raise CheckpointError(f"{path} cannot be used: {damage}. Take an older one with --from")
     state = checkpoints.content(path)
     beside = run if run.name else run.resolve()
     out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")

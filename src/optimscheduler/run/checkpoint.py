@@ -1,17 +1,20 @@
-"""Checkpoints of a run: folders written aside, synced, renamed, so that one is whole or not there at all.
+"""Checkpoints of a run: each whole or not there at all, found damaged before it is used.
 
-batch-00000012/
-  plain.pt             everything that is no tensor, and where the tensors belong
+A checkpoint is a folder, `batch-00000012`:
+
+  manifest.json        what it consists of, with checksums; see `manifest.py`
+  plain.json           everything that is no tensor, and where the tensors belong
   shard-*.safetensors  the tensors, written by `torch.distributed.checkpoint`, each rank its share
 
-Nothing in them is executed when they are read, and any number of ranks can read what another has written.
+It is written under another name, synced, and renamed. Nothing in it is executed when it is read, and any
+number of ranks can read what another has written.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,31 +22,40 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.run.background import Background
+from optimscheduler.run.manifest import MANIFEST, Damage, Manifest, file_entry
+from optimscheduler.run.old_formats import is_old, read_old
+from optimscheduler.run.plain_json import read_plain, write_plain
+from optimscheduler.run.retention import Retention
 from optimscheduler.run.tensors import (
     Like,
+    check_tensors,
     places_of,
     read_tensors,
+    staged,
     unique_tensors,
     whole,
     without_tensors,
     write_tensors,
 )
 from optimscheduler.run.world import ALONE, World
+from optimscheduler.state import fingerprint
 
-__all__ = ["VERSION", "Checkpoints"]
+__all__ = ["Checkpoints"]
+
+_log = logging.getLogger("optimscheduler")
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
-VERSION: Final = 2
-"""Of the format; a checkpoint of another one is refused."""
-
 _NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+)|\.pt)?")
-_PLAIN: Final = "plain.pt"
+_PLAIN: Final = "plain.json"
+_LARGEST: Final = 2**30  # bytes of it
 _KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
+_DAMAGED: Final = ".damaged"
 
 
 class Checkpoints:
@@ -51,36 +63,67 @@ class Checkpoints:
 
     Args:
         folder: made when the first is written; all ranks see the same.
-        keep: how many of the newest stay.
+        retention: which of them stay; None is the newest two.
         world: who writes and reads.
     """
 
-    def __init__(self, folder: Path, keep: int, world: World = ALONE) -> None:
-        self.folder, self._keep, self._world = folder, keep, world
+    def __init__(self, folder: Path, retention: Retention | None = None, world: World = ALONE) -> None:
+        self.folder, self.retention, self._world = folder, retention or Retention(), world
+        self._beside = world.apart()  # what is written in the background must not mix with the training
+        self._background = Background()
+        self._metrics: dict[str, dict[str, float] | None] = {}
 
     def all(self) -> list[Path]:
         """Oldest first."""
         found = [(name, p) for p in self.folder.glob("batch-*") if (name := _NAME.fullmatch(p.name))]
         return [p for _, p in sorted(found, key=lambda each: (int(each[0][1]), int(each[0][2] or 1)))]
 
-    def save(self, batch: int, state: Mapping[str, Any]) -> Path:
+    # ---- writing ----
+
+    def finish(self) -> None:
+        """Wait for the one that is being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._background.finish()
+
+    def save(
+        self,
+        batch: int,
+        state: Mapping[str, Any],
+        *,
+        metrics: Mapping[str, float] | None = None,
+        background: bool = False,
+    ) -> Path:
         """Write one, then remove those that are too many, and what a killed process left half written.
 
         Args:
             batch: the last batch that is in it.
             state: a nested dict with the keys of a run's checkpoint; what is no tensor is rank 0's.
+            metrics: means over the held-out data, if these weights were validated.
+            background: return when everything is copied, and write it beside the training. How that went
+                is said by `finish`, or by the next call of this.
 
         Raises:
-            CheckpointError: it cannot be written.
+            CheckpointError: it cannot be written; or the one before could not, and then this was not tried.
         """
+        self.finish()
         path = self.folder / self._world.gather(self._free(batch).name)[0]
-        aside = path.with_suffix(".tmp")
-        try:
-            self._world.together(lambda: self._begin(aside))
-            write_tensors(aside, unique_tensors(state), self._world)
-            self._world.together(lambda: self._finish(aside, path, state))
-        except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
-            raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
+        tensors = unique_tensors(state)
+        plain = write_plain({"tensors": places_of(state), "plain": without_tensors(state)})
+        manifest = Manifest(
+            batch=batch,
+            ranks=self._world.count,
+            fingerprint=f"{fingerprint(state['config']):012x}",
+            metrics=None if metrics is None else dict(metrics),
+            files={},
+        )
+        if background:
+            copies = staged(tensors)
+            self._background.start(lambda: self._write(path, copies, plain, manifest, self._beside))
+        else:
+            self._write(path, tensors, plain, manifest, self._world)
         return path
 
     def _free(self, batch: int) -> Path:
@@ -89,30 +132,120 @@ class Checkpoints:
         names = (first.with_name(f"{first.name}-{number}") for number in count(2))
         return next(path for path in chain([first], names) if not path.exists())
 
-    def _begin(self, aside: Path) -> None:
-        if self._world.main:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+    def _write(
+        self, path: Path, tensors: dict[str, Tensor], plain: bytes, manifest: Manifest, world: World
+    ) -> None:
+        aside = path.with_suffix(".tmp")
+        with _told_writing(path):
+            world.together(lambda: self._begin(path, aside, plain, world))
+            write_tensors(aside, tensors, world)
+            mine = world.together(lambda: _entries(path, aside, world))
+            for entries in world.gather(mine):
+                manifest.files.update(entries)
+            world.together(lambda: self._finish(path, aside, manifest, world))
 
-    def _finish(self, aside: Path, path: Path, state: Mapping[str, Any]) -> None:
-        """Write what is no tensor, give the folder its name, remove what is too much."""
-        if not self._world.main:
+    def _begin(self, path: Path, aside: Path, plain: bytes, world: World) -> None:
+        if world.main:
+            with _told_writing(path):
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+                with (aside / _PLAIN).open("wb") as file:
+                    file.write(plain)
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    def _finish(self, path: Path, aside: Path, manifest: Manifest, world: World) -> None:
+        """Write what it consists of, give the folder its name, remove what is too much."""
+        if not world.main:
             return
-        with (aside / _PLAIN).open("wb") as file:
-            torch.save(
-                {"version": VERSION, "tensors": places_of(state), "plain": without_tensors(state)}, file
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(aside)
-        aside.replace(path)
-        _sync(self.folder)
-        batch = path.name.removeprefix("batch-").partition("-")[0]
-        same = [old for old in self.all() if old != path and old.name.startswith(f"batch-{batch}")]
-        for old in [*same, *[p for p in self.all() if p not in same][: -self._keep]]:
+        with _told_writing(path):
+            manifest.write(aside)
+            _sync(aside / MANIFEST)
+            _sync(aside)
+            aside.replace(path)
+            _sync(self.folder)
+        with _told_writing(path, "is written, but older ones cannot be removed"):
+            self._tidy(path)
+
+    def _tidy(self, newest: Path) -> None:
+        batch = newest.name.removeprefix("batch-").partition("-")[0]
+        others = [old for old in self.all() if old != newest]
+        same = [old for old in others if old.name.removesuffix(".pt").split("-")[1] == batch]
+        different = [old for old in others if old not in same] + [newest]
+        kept = self.retention.kept([(p.name, self._metrics_of(p)) for p in different])
+        for old in [*same, *(p for p in different if p.name not in kept)]:
             _remove(old)
         for left in self.folder.glob("batch-*.tmp"):
             _remove(left)
+
+    def _metrics_of(self, path: Path) -> dict[str, float] | None:
+        if path.name not in self._metrics:
+            try:
+                self._metrics[path.name] = None if is_old(path) else Manifest.read(path).metrics
+            except (Damage, OSError):
+                self._metrics[path.name] = None
+        return self._metrics[path.name]
+
+    # ---- reading ----
+
+    def newest(self) -> Path | None:
+        """The newest that is whole. Damaged ones that are newer are set aside, with a warning for each.
+
+        Raises:
+            CheckpointError: there are some, and none of them is whole; the message says what to type.
+        """
+        names = [path.name for path in self.all()]
+        self._world.same("list of checkpoints in the run folder", names)
+        for name in reversed(names):
+            path = self.folder / name
+            found = self._world.gather(self.damage(path, self._world.rank, self._world.count))
+            damage = next(filter(None, found), None)
+            if damage is None:
+                return path
+            if self._world.main:
+                self._set_aside(path, damage)
+            self._world.wait()
+        if self._world.gather(bool(list(self.folder.glob(f"batch-*{_DAMAGED}*"))))[0]:
+            raise CheckpointError(
+                f"there is no whole checkpoint in {self.folder}, only damaged ones (*{_DAMAGED}). Put a copy "
+                "of a whole one there, or start over with --out ANOTHER_DIR"
+            )
+        return None
+
+    def damage(self, path: Path, rank: int = 0, ranks: int = 1) -> str | None:
+        """Why a checkpoint cannot be used; None if it can.
+
+        Args:
+            path: from `all`.
+            rank: which share of the files to check.
+            ranks: into how many shares they are divided.
+        """
+        try:
+            if is_old(path):
+                state = self._content(path)
+                if path.is_dir():
+                    check_tensors(path, [name for _, name in state["tensors"]])
+            else:
+                manifest = Manifest.read(path)
+                named = _NAME.fullmatch(path.name)
+                if named and int(named[1]) != manifest.batch:
+                    raise Damage(f"what is in it was written after batch {manifest.batch}")
+                if _PLAIN not in manifest.files:
+                    raise Damage(f"it has no {_PLAIN}")
+                manifest.check(path, sorted(manifest.files)[rank::ranks])
+        except Exception as error:  # a damaged archive fails in many ways
+            return f"{_reason(error):.200}"
+        return None
+
+    def _set_aside(self, path: Path, damage: str) -> None:
+        names = chain([_DAMAGED], (f"{_DAMAGED}-{number}" for number in count(2)))
+        aside = next(p for p in (path.with_name(path.name + name) for name in names) if not p.exists())
+        try:
+            path.rename(aside)
+        except OSError as error:
+            aside = path
+            damage += f" (and it cannot be renamed: {error.strerror})"
+        _log.warning("%s cannot be used: %s. It is set aside as %s", path, damage, aside.name)
 
     def content(self, path: Path) -> State:
         """Everything in one but the tensors.
@@ -120,60 +253,61 @@ class Checkpoints:
         Raises:
             CheckpointError: see `load`.
         """
-        with self._told(path):
+        with _told_reading(path):
             return self._content(path)
 
     def load(self, path: Path, like: Like = whole) -> State:
         """Read one; nothing in it is executed.
 
         Args:
-            path: from `all`.
+            path: from `newest`, or from `all` if it has no `damage`.
             like: what to read each tensor into.
 
         Raises:
-            CheckpointError: it is damaged; the message says what to type.
+            CheckpointError: it is damaged.
         """
-        with self._told(path):
+        with _told_reading(path):
             state = self._content(path)
-            read_tensors(path, state, state.pop("tensors", []), like, self._world)
+            places = state.pop("tensors", [])
+            check_tensors(path, [name for _, name in places])
+            read_tensors(path, state, places, like, self._world)
         return state
 
     def _content(self, path: Path) -> State:
         """Everything but the tensors; of a file from a single process those as well."""
-        old = path.is_file()
-        content = torch.load(path if old else path / _PLAIN, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or "version" not in content:
-            raise ValueError("it is no checkpoint of a run")
-        version = content["version"]
-        if version != (1 if old else VERSION):
-            raise CheckpointError(
-                f"{path} has version {version!r}; this package reads version 1 and {VERSION}"
-            )
-        state: State = content if old else {**content["plain"], "tensors": content["tensors"]}
+        if is_old(path):
+            state = read_old(path)
+        else:
+            if not path.is_dir():
+                raise Damage("it is not there")
+            if (path / _PLAIN).stat().st_size > _LARGEST:
+                raise Damage(f"{_PLAIN} is larger than {_LARGEST:,} bytes")
+            content = read_plain((path / _PLAIN).read_bytes())
+            state = {**content["plain"], "tensors": content["tensors"]}
         if not set(state) >= _KEYS:
-            raise ValueError("it is no checkpoint of a run")
-        return _from_version_1(state) if old else state
+            raise Damage("it is no checkpoint of a run")
+        return state
 
-    @contextmanager
-    def _told(self, path: Path) -> Iterator[None]:
-        """Whatever goes wrong in reading a damaged one becomes an error that says what to type."""
-        try:
-            yield
-        except CheckpointError:
+
+@contextmanager
+def _told_writing(path: Path, what: str = "cannot be written") -> Iterator[None]:
+    """Whatever goes wrong in writing becomes an error that names the checkpoint."""
+    try:
+        yield
+    except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
+        if isinstance(error, CheckpointError):
             raise
-        except (Exception, CheckpointException) as error:  # a damaged archive fails in many ways
-            all_of_them = self.all()
-            before = all_of_them[: all_of_them.index(path)]
-            then = f"goes on from {before[-1].name}" if before else "starts over"
-            raise CheckpointError(
-                f"{path} cannot be read, it is damaged: {_reason(error):.120}. "
-                f"Remove it, and --resume {then}: rm -r {shlex.quote(str(path))}"
-            ) from None
+        raise CheckpointError(f"{path} {what}: {_reason(error)}") from error
 
 
-def _from_version_1(state: State) -> State:
-    """One file, of a run in one process."""
-    return {**state, "random": [state["random"]], "ranks": 1}
+@contextmanager
+def _told_reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (Exception, CheckpointException) as error:  # a damaged archive fails in many ways
+        raise CheckpointError(f"{path} cannot be read: {_reason(error):.200}") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -181,6 +315,13 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
     return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _entries(path: Path, aside: Path, world: World) -> dict[str, dict[str, int | str]]:
+    """Sizes and checksums of the files that this rank has written."""
+    with _told_writing(path):
+        mine = sorted(aside.glob(f"shard-{world.rank + 1:05d}-*"))
+        return {file.name: file_entry(file) for file in [*mine, *([aside / _PLAIN] if world.main else [])]}
 
 
 def _remove(path: Path) -> None:
@@ -192,9 +333,9 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _sync(folder: Path) -> None:
-    """Make the renaming itself survive a crash."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a crash."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -27,6 +27,7 @@ from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
+from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
 from optimscheduler.run.world import rank_of_process, started_by
@@ -72,10 +73,18 @@ def train(
         Side, typer.Option(help="Whose settings win if a checkpoint has others.")
     ] = Side.error,
     allow_jump: AllowJump = False,
+    skip_batches: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Batches to leave out, for example 1200-1210,1300.")
+    ] = "",
+    stop_after: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, metavar="BATCH", help="Stop after that batch, as Ctrl-C would."),
+    ] = None,
 ) -> None:
     """Train the model that CONFIG describes."""
 
     def run(screen: Screen) -> int:
+        skip = BatchRanges.read(skip_batches, "--skip-batches")
         settings = _read(config, overrides or [])
         folder = out or Path("runs") / _name(config)
         again = [*started_by(), "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
@@ -88,6 +97,8 @@ def train(
             again=shlex.join(again),
             source=source_of(config.parent) or config.parent,
             allow_jump=allow_jump,
+            skip=skip,
+            stop_after=stop_after,
         )
 
     _carry_out(config, run)

@@ -127,7 +127,14 @@ class RunConfig(_Section):
         partial_window: what becomes of batches that do not fill a window at an epoch's end: they make a
             smaller one (`"apply"`), the next epoch fills it up (`"carry"`), or they are left out (`"drop"`).
         checkpoint_every: windows from checkpoint to checkpoint, >= 1; each epoch's end makes one too.
+        save_in_background: write checkpoints beside the training, from a copy in memory; the last one, and
+            all where it is False, are written while the training waits.
         keep: how many of the newest checkpoints stay, >= 1.
+        keep_best: how many of the best stay in addition, >= 0, of those made after a validation.
+        monitor: name of the model's output whose mean over the held-out data says which is the best.
+        mode: whether the smallest (`"min"`) or the largest (`"max"`) is.
+        on_nonfinite: what becomes of a gradient that is not finite: its window is left out (`"skip"`), or
+            the run stops, with a report and the command that goes on without its batches (`"raise"`).
         log_every: windows from one plain line of progress to the next, >= 1.
         tensorboard: write event files too.
         train_cfg: model and optimisation.
@@ -157,7 +164,14 @@ class RunConfig(_Section):
         "apply", description="'apply', 'carry' or 'drop'"
     )
     checkpoint_every: Whole = Field(50, description="a whole number of windows >= 1")
+    save_in_background: bool = Field(True, description="true or false")
     keep: Whole = Field(2, description="a whole number of checkpoints >= 1")
+    keep_best: Annotated[int, BeforeValidator(_whole)] = Field(
+        0, ge=0, lt=2**63, description="a whole number of checkpoints >= 0"
+    )
+    monitor: str = Field("loss", description="the name of an output of the model", min_length=1)
+    mode: Literal["min", "max"] = Field("min", description="'min' or 'max'")
+    on_nonfinite: Literal["skip", "raise"] = Field("skip", description="'skip' or 'raise'")
     log_every: Whole = Field(10, description="a whole number of windows >= 1")
     tensorboard: bool = Field(False, description="true or false")
     train_cfg: TrainConfig = Field(description="a mapping with 'model' and 'optim_sches'")
@@ -187,6 +201,11 @@ FREE: Final[frozenset[str]] = frozenset(
         "threads",
         "checkpoint_every",
         "keep",
+        "keep_best",
+        "mode",
+        "monitor",
+        "on_nonfinite",
+        "save_in_background",
         "log_every",
         "tensorboard",
         "num_workers",

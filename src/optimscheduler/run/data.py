@@ -136,9 +136,9 @@ class RunData:
         return getattr(self.train, "tokens_per_item", None)
 
     def training(
-        self, epoch: int, device: torch.device, *, first: int, end: int
-    ) -> Iterator[tuple[float, Batch]]:
-        """This rank's parts of the batches of an epoch that are still to be run.
+        self, epoch: int, device: torch.device, places: Sequence[int]
+    ) -> Iterator[tuple[int, float, Batch]]:
+        """This rank's parts of some batches of an epoch: the place, the weight, and what is in it.
 
         Every rank has a part of every batch, so that all take the same number of steps. The weight says how
         much it counts, 0 where it is only a stand-in: where samples per update were asked for, the items in
@@ -147,19 +147,18 @@ class RunData:
         Args:
             epoch: from 1.
             device: where they are wanted.
-            first: the first one, from 0.
-            end: the one that is not run any more.
+            places: of the batches in the epoch, from 0; the others are not loaded.
         """
         seed, size = self.config.seed, self.config.data_cfg.batch_size
         whole = batch_indices(self.items, size * self.ranks, seed, epoch)
         parts = [_dealt(batch, size, self.rank) for batch in whole]
         own = (self.rank,) if self.ranks > 1 else ()
         wanted = [
-            _Wanted(indices=part.indices, seed=derived_seed(seed, "items", epoch, place, *own))
-            for place, part in enumerate(parts)
+            _Wanted(indices=parts[place].indices, seed=derived_seed(seed, "items", epoch, place, *own))
+            for place in places
         ]
-        weights = (self._weight(part) for part in parts[first:end])
-        return zip(weights, self._loaded(self.train, wanted[first:end], device), strict=True)
+        weights = (self._weight(parts[place]) for place in places)
+        return zip(places, weights, self._loaded(self.train, wanted, device), strict=True)
 
     def _weight(self, part: _Part) -> float:
         if self.config.counts_items:

@@ -12,7 +12,7 @@ from optimscheduler.run.config import without_free
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
-__all__ = ["CONFIG", "check_same_configuration", "find_run", "keep_source", "make_folder", "source_of"]
+__all__ = ["CONFIG", "check_folder", "check_same_configuration", "keep_source", "make_folder", "source_of"]
 
 CONFIG: Final = "config.yaml"
 """The resolved configuration, in the run folder."""
@@ -20,8 +20,8 @@ CONFIG: Final = "config.yaml"
 _SOURCE: Final = "source.txt"  # beside it: where classes named in it are looked for
 
 
-def find_run(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> Path | None:
-    """The newest checkpoint of the run to go on with; None is a new run.
+def check_folder(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
+    """Check that nothing in it would be lost.
 
     Raises:
         ConfigError: there is a run, and `resume` was not said.
@@ -33,7 +33,6 @@ def find_run(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> Path | 
             "  --resume            to go on with it\n"
             "  --out ANOTHER_DIR   to leave it alone and start anew"
         )
-    return saved[-1] if saved else None
 
 
 def _holds_something(folder: Path) -> bool:

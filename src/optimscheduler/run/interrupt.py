@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 
 __all__ = ["Interrupt"]
@@ -16,6 +17,13 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self.by = ""
+        self._at = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since it was asked for; 0 if it was not."""
+        return time.monotonic() - self._at if self.asked else 0.0
 
     def __enter__(self) -> Interrupt:
         self._before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
@@ -28,6 +36,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        if not self.asked:
+            self.asked, self.by, self._at = True, signal.Signals(number).name, time.monotonic()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -131,6 +131,11 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
         ConfigError: something in the configuration cannot be built.
     """
     notes: list[str] = []
+    if config.keep_best and config.data_cfg.valid is None:
+        raise ConfigError(
+            "keep_best: without data_cfg.valid there is nothing to compare checkpoints by; write 0, or give "
+            "held-out data"
+        )
     accum_grad = accumulation(config, ranks, tokens_per_item)
     try:
         with torch.device("meta"):

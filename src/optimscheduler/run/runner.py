@@ -5,45 +5,45 @@ Follow one loss from here: `Runner._train_batch` hands it to `step.py`, and that
 
 from __future__ import annotations
 
-import math
+import logging
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.optim_scheduler import OnMismatch
-from optimscheduler.parameters import canonical
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
+from optimscheduler.run.incidents import refuse
 from optimscheduler.run.monitor import Monitor
 from optimscheduler.run.parts import build_model
 from optimscheduler.run.plan import Plan, build_members
-from optimscheduler.run.randomness import (
-    derived_seed,
-    kept,
-    random_state,
-    restore_random_state,
-    seed_everything,
-)
-from optimscheduler.run.resuming import check_model, for_ranks
+from optimscheduler.run.randomness import derived_seed, kept, seed_everything
+from optimscheduler.run.run_state import Progress, RunState, State
 from optimscheduler.run.stopwatch import Stopwatch
-from optimscheduler.run.tensors import Place
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
-from optimscheduler.shards import is_sharded
 
-__all__ = ["Lengths", "Painter", "Progress", "Runner", "State", "Writer"]
+__all__ = ["Lengths", "Painter", "Runner", "Writer"]
 
-State = dict[str, Any]  # Any: a tree of plain values and tensors
+_log = logging.getLogger("optimscheduler")
+
 Stop = Callable[[], bool]
 Lengths = Callable[[], Mapping[str, int]]
+
+_PATIENCE: Final = 1.0  # seconds
+
+_RECENT: Final = 16
+"""Windows that are remembered, to be told when something goes wrong."""
 
 
 @runtime_checkable
@@ -60,23 +60,6 @@ class Painter(Protocol):
 
     def draw_sample(self, *, generator: torch.Generator) -> Tensor:
         """(H, W), 0 is paper and 1 is ink, or (H, W, 3); the global random generators are left alone."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        epoch: the current one, from 1.
-        batch_in_epoch: batches of it that are done.
-        batch: batches of the whole run that are done.
-        windows: windows that are over, idle ones included.
-    """
-
-    epoch: int = 1
-    batch_in_epoch: int = 0
-    batch: int = 0
-    windows: int = 0
 
 
 class Runner:
@@ -112,13 +95,17 @@ class Runner:
         for name, optim in self.optim_sches.items():
             optim.resolve(plan.members[name].run)
         self.progress = Progress()
+        self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+        self.state = RunState(config, self.model, self.optim_sches, device, world, self.horizon.batches)
+        self._validated: dict[str, float] | None = None
+        self._buffers = CleanBuffers(self.model)
         self._stopwatch = Stopwatch()
-        self._diverge()
+        self._diverge(0)
 
-    def _diverge(self) -> None:
-        """Each rank draws random numbers of its own from here on."""
+    def _diverge(self, batch: int) -> None:
+        """Each rank draws random numbers of its own from here on, after so many batches."""
         if self.world.count > 1:
-            seed_everything(derived_seed(self.config.seed, "rank", self.world.rank, self.progress.batch))
+            seed_everything(derived_seed(self.config.seed, "rank", self.world.rank, batch))
 
     @property
     def is_over(self) -> bool:
@@ -142,41 +129,81 @@ class Runner:
         Returns:
             Whether the end was reached.
         """
-
-        def agreed() -> bool:
-            return self._may_save and self.world.any(stop())
-
+        if self.config.on_nonfinite == "raise" and not self.progress.batch:
+            self.save(lengths)  # so that there is one from before, whatever comes
         while not self.is_over:
-            if not (self._train_epoch(monitor, lengths, agreed) and self._validate(monitor, agreed)):
-                self.save(lengths)
+            if not (self._train_epoch(monitor, lengths, stop) and self._validate(monitor, stop)):
+                self.save(lengths, last=True)
                 return False
             if self.progress.batch_in_epoch == self.horizon.batches:
                 self.progress.epoch += 1
                 self.progress.batch_in_epoch = 0
             if self._may_save:
-                self.save(lengths)
+                self.save(lengths, last=self.is_over)
         return True
 
     def _train_epoch(self, monitor: Monitor, lengths: Lengths, stop: Stop) -> bool:
         """The rest of an epoch; False if it was stopped."""
         p, due = self.progress, False
         self.model.train()
-        left = {"first": p.batch_in_epoch, "end": self.horizon.batches_of(p.epoch)}
-        for weight, batch in self.data.training(p.epoch, self.device, **left):
-            reports = self._train_batch(batch, weight)
-            if not any(report.completes for report in reports.values()):
+        end, before_epoch = self.horizon.batches_of(p.epoch), p.batch - p.batch_in_epoch
+        places = [n for n in range(p.batch_in_epoch, end) if before_epoch + n + 1 not in p.skip]
+        following = iter([*places[1:], end])
+        for place, weight, batch in self.data.training(p.epoch, self.device, places):
+            then = next(following)
+            p.batch_in_epoch, p.batch = place + 1, before_epoch + place + 1
+            passed = range(place + 1, then + 1)  # this batch, and those after it that are passed over
+            last = any(self.horizon.ends_window(p.epoch, n) for n in passed)
+            before, reports = p.windows, self._train_batch(batch, weight, last=last)
+            if then == end:
+                self._pass_over(end)
+            if not self._closes_window(reports, monitor):
                 continue
-            before, p.windows = p.windows, self._windows_done
-            for name, report in reports.items():
-                if report.completes:
-                    monitor.window(self._record(name, report.read()))
             every = self.config.checkpoint_every
             due = due or p.windows // every > before // every
-            if stop():
+            if self._agreed(stop):
                 return False
             if due and self._may_save:
                 self.save(lengths)
                 due = False
+        if not places:
+            self._pass_over(end)
+            if self.horizon.ends_window(p.epoch, end):
+                self._closes_window(self.optim_sches.flush(), monitor)
+        return True
+
+    def _pass_over(self, end: int) -> None:
+        """Go to the end of an epoch of so many batches, of which the rest is left out."""
+        p = self.progress
+        p.batch_in_epoch, p.batch = end, p.batch - p.batch_in_epoch + end
+        for optim in self.optim_sches.values():
+            optim.member.clock.pass_over(p.batch)
+
+    def _agreed(self, stop: Stop) -> bool:
+        """Whether any rank wishes to stop, at a place where all of them can."""
+        return self._may_save and self.world.any(stop())
+
+    def _closes_window(self, reports: Mapping[str, StepReport], monitor: Monitor) -> bool:
+        """Tell what became of the windows that are complete; whether there are any.
+
+        Raises:
+            NonFiniteError: one was refused, and the configuration says to stop then.
+        """
+        complete = {name: report.read() for name, report in reports.items() if report.completes}
+        if not complete:
+            return False
+        self.progress.windows = self._windows_done
+        for name, report in complete.items():
+            record = self._record(name, report)
+            self.recent.append(record)
+            monitor.window(record)
+        if any(report.skipped for report in complete.values()):
+            self._buffers.mend()
+        else:
+            self._buffers.keep()
+        if self.config.on_nonfinite == "raise":
+            for name, report in complete.items():
+                refuse(self.optim_sches[name], report)
         return True
 
     @property
@@ -188,17 +215,16 @@ class Runner:
         """Whether a checkpoint can hold everything: with several ranks an open window is theirs together."""
         return self.world.count == 1 or not any(o.member.window for o in self.optim_sches.values())
 
-    def _train_batch(self, batch: Any, part: float) -> dict[str, StepReport]:
+    def _train_batch(self, batch: Any, part: float, *, last: bool) -> dict[str, StepReport]:
         """One batch: forward, backward, and the update if its window is complete.
 
         Args:
             batch: this rank's part.
             part: how much it counts, see `RunData.training`.
+            last: it ends its window, though that is maybe not full.
         """
         p = self.progress
-        p.batch_in_epoch += 1
-        p.batch += 1
-        last = self.horizon.ends_window(p.epoch, p.batch_in_epoch)
+        self._validated = None
         with self.optim_sches.forward(step_num=p.batch, last=last):
             losses = outputs_of(self._called, batch)
         weight: float | Tensor | None = items_behind(losses, self.config.train_cfg.weight)
@@ -219,12 +245,15 @@ class Runner:
         share_buffers(self.model, self.world)
         with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
             held_out = self.data.validation(self.device)
-            means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, stop, self.world)
+            asked = partial(self._agreed, stop)
+            means = mean_outputs(self.model, held_out, self.config.train_cfg.weight, asked, self.world)
         if means is None:
             return False
         if means:
             place = {"batch": p.batch, "real_step": self._windows_done, "epoch": p.epoch}
             monitor.validated({**place, **means})
+            self.checkpoints.retention.check(means)
+            self._validated = means
             self._observe(means)
         if isinstance(self.model, Writer | Painter):
             with kept(self.device), unsharded(self.model):
@@ -263,34 +292,37 @@ class Runner:
 
     # ---- checkpoints ----
 
-    def save(self, lengths: Lengths) -> Path:
-        """Write a checkpoint of everything that the rest of the run depends on; all ranks take part."""
+    def save(self, lengths: Lengths, *, last: bool = False) -> None:
+        """Write a checkpoint of everything that the rest of the run depends on; all ranks take part.
+
+        One that cannot be written is a warning, and an error where it is the last.
+        """
         share_buffers(self.model, self.world)
-        return self.checkpoints.save(
-            self.progress.batch,
-            {
-                "config": self.config.plain(),
-                "ranks": self.world.count,
-                "model": self.model.state_dict(),
-                "optim_sches": self.optim_sches.state_dict(),
-                "progress": asdict(self.progress),
-                "random": self.world.gather(random_state(self.device)),
-                "lengths": lengths(),
-            },
-        )
+        background = self.config.save_in_background and not last
+        state, batch = self.state.taken(self.progress, lengths()), self.progress.batch
+        began = time.monotonic()
+        self.close()
+        if time.monotonic() - began > _PATIENCE:
+            _log.info(
+                "checkpoint_every: a checkpoint takes longer to write than the windows to the next, so the "
+                "training waits for it; a larger number makes it faster"
+            )
+        write = partial(self.checkpoints.save, batch, state, metrics=self._validated, background=background)
+        if last:
+            write()
+        else:
+            self._tell(write)
 
-    def empty_like(self, place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
-        """What to read a tensor of a checkpoint into: sharded as the parameter that it belongs to."""
-        for name in place:
-            parameter = self._sharded.get(name)
-            if parameter is not None and parameter.shape == size:
-                return torch.empty_like(parameter, dtype=dtype)
-        return torch.empty(size, dtype=dtype)
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written."""
+        self._tell(self.checkpoints.finish)
 
-    @cached_property
-    def _sharded(self) -> dict[str | int, Tensor]:
-        named = self.model.named_parameters()
-        return {canonical(name): p.detach() for name, p in named if is_sharded(p)}
+    def _tell(self, write: Callable[[], object]) -> None:
+        """Write, or say why not, and go on."""
+        try:
+            write()
+        except CheckpointError as error:
+            _log.warning("%s. The training goes on, and the next checkpoint is tried again", error)
 
     def load(self, state: State, on_mismatch: OnMismatch) -> None:
         """Go on from a checkpoint.
@@ -298,18 +330,5 @@ class Runner:
         Raises:
             CheckpointError: it is of another model, or of other OptimSchedulers.
         """
-        check_model(state["model"], self.model.state_dict())
-        saved = state["optim_sches"]
-        if state["ranks"] != self.world.count and on_mismatch == "error":
-            size = self.config.data_cfg.batch_size
-            saved = for_ranks(saved, self.optim_sches, size, state["ranks"], self.world.count)
-        self.model.load_state_dict(state["model"])
-        self.optim_sches.load_state_dict(saved, on_mismatch)
-        self.progress = Progress(**state["progress"])
-        items = self.progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"] * state["ranks"]
-        done = math.ceil(items / (self.config.data_cfg.batch_size * self.world.count))
-        self.progress.batch_in_epoch = min(done, self.horizon.batches)
-        if state["ranks"] == self.world.count:
-            restore_random_state(state["random"][self.world.rank], self.device)
-        else:
-            self._diverge()
+        self.progress = self.state.restore(state, on_mismatch, self._diverge)
+        self._buffers = CleanBuffers(self.model)

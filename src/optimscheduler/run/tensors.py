@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
@@ -20,8 +21,10 @@ from optimscheduler.shards import local
 __all__ = [
     "Like",
     "Place",
+    "check_tensors",
     "places_of",
     "read_tensors",
+    "staged",
     "unique_tensors",
     "whole",
     "without_tensors",
@@ -94,6 +97,11 @@ def _put(tree: Any, place: Sequence[str | int], tensor: Tensor) -> None:  # Any:
     tree[last] = tensor
 
 
+def staged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the memory of the host, that training does not touch."""
+    return BlockingAsyncStager().stage(tensors)
+
+
 def write_tensors(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
     """Write them into a folder, each rank its share, as safetensors files, which hold numbers alone."""
     with _quiet():
@@ -103,6 +111,24 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor], world: World) -> Non
             process_group=world.group,
             no_dist=world.group is None,
         )
+
+
+def check_tensors(folder: Path, names: Iterable[str]) -> None:
+    """Check, before memory is asked for, that tensors are there and no larger than the files they are in.
+
+    Raises:
+        ValueError: they are not.
+    """
+    names = set(names)
+    if not names:
+        return
+    stored: Mapping[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    if missing := sorted(names - set(stored)):
+        raise ValueError(f"the tensor {missing[0]} is missing")
+    bytes_wanted = sum(stored[name].size.numel() * stored[name].properties.dtype.itemsize for name in names)
+    bytes_there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if bytes_wanted > bytes_there:
+        raise ValueError(f"its tensors claim {bytes_wanted:,} bytes, and its files have {bytes_there:,}")
 
 
 def read_tensors(

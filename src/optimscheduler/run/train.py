@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 
-from optimscheduler.errors import ConfigError, OptimSchedulerError
+from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.explain import show_config, show_joints, show_plan
-from optimscheduler.run.folder import check_same_configuration, find_run, keep_source, make_folder
+from optimscheduler.run.folder import (
+    CONFIG,
+    check_folder,
+    check_same_configuration,
+    keep_source,
+    make_folder,
+)
+from optimscheduler.run.incidents import told, write_incident
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
 from optimscheduler.run.plan import Plan, make_plan, plan_of
 from optimscheduler.run.plotting import plot_curves
-from optimscheduler.run.runner import Lengths, Runner, State
-from optimscheduler.run.world import World, joined
+from optimscheduler.run.retention import Retention
+from optimscheduler.run.run_state import State
+from optimscheduler.run.runner import Lengths, Runner
+from optimscheduler.run.skipping import BatchRanges
+from optimscheduler.run.world import World, joined, restarted
 
 __all__ = ["INTERRUPTED", "train"]
 
@@ -45,6 +56,8 @@ def train(
     again: str,
     source: Path | None = None,
     allow_jump: bool = False,
+    skip: BatchRanges | None = None,
+    stop_after: int | None = None,
 ) -> int:
     """Train, or go on training, with the processes that torchrun has started or alone.
 
@@ -57,6 +70,8 @@ def train(
         again: the command that goes on with this run.
         source: folder in which modules that the configuration names are found, to be written down.
         allow_jump: go on, though the learning rate jumps where the run was stopped.
+        skip: batches that are left out.
+        stop_after: the number of a batch after which the run stops, as if it was asked to.
 
     Returns:
         The exit code.
@@ -65,35 +80,66 @@ def train(
         OptimSchedulerError: the run cannot be built, continued or written.
     """
     with joined(config.device, config.distributed) as (world, device):
+        resume = resume or restarted()
+        retention = Retention(
+            newest=config.keep, best=config.keep_best, monitor=config.monitor, mode=config.mode
+        )
+        checkpoints = Checkpoints(folder / "checkpoints", retention, world)
+        world.together(lambda: check_folder(folder, checkpoints, resume=resume))
+        newest = world.together(checkpoints.newest)
         prepared = world.together(
             lambda: _prepare(
                 config,
-                folder,
+                checkpoints,
+                newest,
                 world,
                 device,
                 screen,
-                resume=resume,
                 on_mismatch=on_mismatch,
                 allow_jump=allow_jump,
             )
         )
         world.same("number of training items", prepared.data.items)
         world.same("number of held-out items", prepared.data.valid_items)
-        world.same("newest checkpoint in the run folder", prepared.newest and prepared.newest.name)
-        runner = Runner(prepared.config, prepared.data, prepared.checkpoints, prepared.plan, device, world)
+        world.same("newest checkpoint in the run folder", newest and newest.name)
+        runner = Runner(prepared.config, prepared.data, checkpoints, prepared.plan, device, world)
         state = None
-        if prepared.newest:
-            state = prepared.checkpoints.load(prepared.newest, runner.empty_like)
+        if newest:
+            state = checkpoints.load(newest, runner.state.like)
             with _unspoken():
                 runner.load(state, on_mismatch)
             p = runner.progress
-            _say(screen, f"resuming   from {prepared.newest}, epoch {p.epoch}, batch {p.batch}")
+            _say(screen, f"resuming   from {newest}, epoch {p.epoch}, batch {p.batch}")
         elif resume:
             _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
+        _pass_over(runner, skip or BatchRanges(), screen)
+        described = _Described(folder=folder, config=prepared.config, source=source)
         if world.main:
-            make_folder(folder, prepared.config.plain())
-            keep_source(folder, source)
-        return _run(runner, folder, state, screen, again)
+            described.write()
+        lengths = state["lengths"] if state else {}
+        del state  # the tensors are in the model and the optimizers now
+        return _run(runner, described, lengths, screen, again, stop_after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described:
+    """What the run folder says of the run."""
+
+    folder: Path
+    config: RunConfig
+    source: Path | None
+
+    def write(self) -> None:
+        make_folder(self.folder, self.config.plain())
+        keep_source(self.folder, self.source)
+
+    def put_back(self) -> None:
+        """If somebody has removed it."""
+        if not (self.folder / CONFIG).exists():
+            try:
+                self.write()
+            except (OSError, ConfigError) as error:
+                _log.warning("%s", error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,18 +149,16 @@ class _Prepared:
     config: RunConfig
     data: RunData
     plan: Plan
-    checkpoints: Checkpoints
-    newest: Path | None
 
 
 def _prepare(
     config: RunConfig,
-    folder: Path,
+    checkpoints: Checkpoints,
+    newest: Path | None,
     world: World,
     device: torch.device,
     screen: Screen,
     *,
-    resume: bool,
     on_mismatch: OnMismatch,
     allow_jump: bool,
 ) -> _Prepared:
@@ -123,8 +167,6 @@ def _prepare(
     Raises:
         OptimSchedulerError: it cannot be done.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep, world)
-    newest = find_run(folder, checkpoints, resume=resume)
     changed: list[str] = []
     state: State = {}
     if newest:
@@ -145,7 +187,22 @@ def _prepare(
         found = _joints(read_config(saved, str(newest)), plan, state, data)
         show_joints(screen, found)
         refuse_jumps(found, allowed=allow_jump)
-    return _Prepared(config=config, data=data, plan=plan, checkpoints=checkpoints, newest=newest)
+    return _Prepared(config=config, data=data, plan=plan)
+
+
+def _pass_over(runner: Runner, skip: BatchRanges, screen: Screen) -> None:
+    """Leave out these batches, and those that the run has left out from before."""
+    p = runner.progress
+    p.skip |= skip
+    if p.skip:
+        _say(screen, f"skipping   batches {p.skip}")
+    done = [pair for pair in skip.ranges if pair[0] <= p.batch]
+    if done:
+        _log.warning(
+            "--skip-batches: batch %d is done already, and stays done; the run goes on with batch %d",
+            done[0][0],
+            p.batch + 1,
+        )
 
 
 def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:
@@ -161,26 +218,41 @@ def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[J
     return joints(was.members, plan.members, done)
 
 
-def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, again: str) -> int:
+def _run(
+    runner: Runner,
+    described: _Described,
+    known: Mapping[str, int],
+    screen: Screen,
+    again: str,
+    stop_after: int | None,
+) -> int:
     """Train, watched by the monitors of the main process."""
-    finished = runner.is_over
-    main = runner.world.main
+    finished, folder = runner.is_over, described.folder
     with ExitStack() as stack:
         monitors: list[Monitor] = []
         lengths: Lengths = dict
-        if main:
+        if runner.world.main:
             if runner.config.tensorboard:
                 monitors.append(TensorBoard(folder / "tensorboard", runner.progress.batch))
-            lines = JsonLines(folder, state["lengths"] if state else {})
-            lengths = lines.lengths
+            lines = JsonLines(folder, known)
+            lengths = partial(_lengths, described, lines)
             monitors += [lines, Pictures(folder)]
             if not finished:
                 monitors.append(_console(runner, screen))
             stack.callback(_draw, folder)
         monitor = Several(monitors)
         stack.callback(monitor.close)
+        stack.callback(runner.close)
         interrupt = stack.enter_context(Interrupt())
-        done = runner.run(monitor, lengths, lambda: interrupt.asked)
+
+        def asked() -> bool:
+            return interrupt.asked or (stop_after is not None and runner.progress.batch >= stop_after)
+
+        try:
+            done = runner.run(monitor, lengths, asked)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}. {_incident(runner, folder, again)}") from error
+        waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))
     if finished:
         _say(
             screen,
@@ -191,8 +263,29 @@ def _run(runner: Runner, folder: Path, state: State | None, screen: Screen, agai
         f"written    {folder}/: config.yaml, metrics.jsonl, validation.jsonl, curves.png, checkpoints/",
     )
     if not done:
-        _say(screen, f"stopped    as asked, after batch {runner.progress.batch}. To go on:\n  {again}")
+        by = f", safely {waited[0]:.2f} s after {waited[1]}" if waited[1] else ""
+        _say(screen, f"stopped    as asked, after batch {runner.progress.batch}{by}. To go on:\n  {again}")
     return 0 if done else INTERRUPTED
+
+
+def _lengths(described: _Described, lines: JsonLines) -> Mapping[str, int]:
+    """Bytes in the files of metrics, and everything else of the run in its place."""
+    described.put_back()
+    return lines.lengths()
+
+
+def _incident(runner: Runner, folder: Path, again: str) -> str:
+    """What is written of a run that was stopped by its gradients, and what to type."""
+    runner.close()
+    refusals = [refusal for optim in runner.optim_sches.values() for refusal in optim.member.ledger.refused]
+    newest = next((path.name for path in reversed(runner.checkpoints.all())), "none yet")
+    path = None
+    if runner.world.main:
+        try:
+            path = write_incident(folder, refusals, runner.recent, newest)
+        except OSError as error:
+            _log.warning("no incident file can be written in %s: %s", folder, error.strerror)
+    return told(refusals, path, newest, again)
 
 
 def _console(runner: Runner, screen: Screen) -> Console:

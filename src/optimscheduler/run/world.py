@@ -14,7 +14,7 @@ from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
 from optimscheduler.ranks import meeting
 from optimscheduler.run.parts import device_named
 
-__all__ = ["ALONE", "World", "joined", "rank_of_process", "started_by"]
+__all__ = ["ALONE", "World", "joined", "rank_of_process", "restarted", "started_by"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,12 @@ class World:
         """Until all of them are here."""
         self.any(False)
 
+    def apart(self) -> World:
+        """The same processes with a channel of their own, for a thread; all of them must ask for it."""
+        if self.group is None:
+            return self
+        return World(self.rank, self.count, self.local_count, dist.new_group(backend="gloo"))
+
     def same(self, what: str, value: object) -> None:
         """Check that all of them see the same.
 
@@ -101,6 +107,11 @@ ALONE: Final = World()
 def rank_of_process() -> int:
     """The rank that torchrun has given to this process; 0 without it."""
     return int(os.environ.get("RANK", "0"))
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again, after one of them had died."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def started_by() -> list[str]:

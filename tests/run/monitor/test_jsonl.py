@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
+import shutil
+from io import FileIO
 from pathlib import Path
 
 import pytest
 import torch
 
-from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, JsonLines, read_lines
 
 
@@ -78,13 +82,53 @@ def test_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:
         JsonLines(tmp_path, {})
 
 
-def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
+class Full:
+    """A disk on which there is room for five bytes, and later for more."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file, self.room = file, 5
+
+    def write(self, line: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(line[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+def test_what_finds_no_room_on_a_full_disk_is_written_when_there_is_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     lines = JsonLines(tmp_path, {})
-    lines._files[METRICS].close()
-    lines._files[METRICS] = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  # closed with the others
-    with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device; --resume"):
-        lines.window({"batch": 1})
+    file = lines._files[METRICS]
+    file._file = disk = Full(file._file)
+    lines.window({"batch": 1})
+    lines.window({"batch": 2})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / METRICS} cannot be written: No space left on device. "
+        "Its lines are kept, and tried again"
+    ]
+    assert lines.lengths()[METRICS] == 5
+    disk.room = 1000
+    lines.window({"batch": 3})
     lines.close()
+    assert [record["batch"] for record in read_lines(tmp_path / METRICS)] == [1, 2, 3]
+
+
+def test_a_file_that_was_removed_is_put_back_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "run").mkdir()
+    lines = JsonLines(tmp_path / "run", {})
+    lines.window({"batch": 1})
+    shutil.rmtree(tmp_path / "run")
+    lines.window({"batch": 2})
+    assert lines.lengths()[METRICS] == 26
+    lines.window({"batch": 3})
+    lines.close()
+    assert [record["batch"] for record in read_lines(tmp_path / "run" / METRICS)] == [1, 2, 3]
+    assert "was removed while the run goes on; it is written again" in caplog.text
 
 
 def test_every_line_is_json(tmp_path: Path) -> None:

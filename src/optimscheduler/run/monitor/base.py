@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
 __all__ = ["Monitor", "Record", "Several"]
+
+_log = logging.getLogger("optimscheduler")
 
 Record = dict[str, Any]  # Any: plain values
 
@@ -35,32 +38,37 @@ class Monitor(Protocol):
 
 
 class Several:
-    """Passes everything on to several monitors."""
+    """Passes everything on to several monitors. One that cannot write is a warning, and no end of a run."""
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
         self._monitors = monitors
+        self._troubled: set[int] = set()
 
     def window(self, record: Record) -> None:
         """See `Monitor`."""
-        for monitor in self._monitors:
-            monitor.window(record)
+        self._each(lambda monitor: monitor.window(record))
 
     def validated(self, record: Record) -> None:
         """See `Monitor`."""
-        for monitor in self._monitors:
-            monitor.validated(record)
+        self._each(lambda monitor: monitor.validated(record))
 
     def sampled(self, text: str) -> None:
         """See `Monitor`."""
-        for monitor in self._monitors:
-            monitor.sampled(text)
+        self._each(lambda monitor: monitor.sampled(text))
 
     def drawn(self, epoch: int, picture: Tensor) -> None:
         """See `Monitor`."""
-        for monitor in self._monitors:
-            monitor.drawn(epoch, picture)
+        self._each(lambda monitor: monitor.drawn(epoch, picture))
 
     def close(self) -> None:
         """See `Monitor`."""
+        self._each(lambda monitor: monitor.close())
+
+    def _each(self, tell: Callable[[Monitor], None]) -> None:
         for monitor in self._monitors:
-            monitor.close()
+            try:
+                tell(monitor)
+            except OSError as error:
+                if id(monitor) not in self._troubled:
+                    _log.warning("%s cannot write: %s. The training goes on", type(monitor).__name__, error)
+                self._troubled.add(id(monitor))

@@ -9,14 +9,14 @@ import os
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
-from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.errors import ConfigError
 from optimscheduler.run.monitor.base import Record
 
-__all__ = ["METRICS", "VALIDATION", "JsonLines", "read_lines"]
+__all__ = ["METRICS", "VALIDATION", "JsonLines", "finite", "read_lines"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,19 +27,19 @@ VALIDATION: Final = "validation.jsonl"
 class JsonLines:
     """Writes the two files. A value that is NaN or infinite becomes `null`, which JSON can hold.
 
+    What cannot be written is kept, and written when it can be; what was removed is put back.
+
     Args:
         folder: the run folder.
         lengths: bytes of each file that belong to the run being continued; the rest is cut off.
     """
 
     def __init__(self, folder: Path, lengths: Mapping[str, int]) -> None:
-        self._files = {name: _open(folder / name, lengths.get(name, 0)) for name in (METRICS, VALIDATION)}
+        self._files = {name: _File(folder / name, lengths.get(name, 0)) for name in (METRICS, VALIDATION)}
 
     def lengths(self) -> dict[str, int]:
         """Bytes in each file; what is counted is on disk."""
-        for file in self._files.values():
-            os.fsync(file.fileno())
-        return {name: file.tell() for name, file in self._files.items()}
+        return {name: file.synced() for name, file in self._files.items()}
 
     def window(self, record: Record) -> None:
         """One line in `metrics.jsonl`."""
@@ -61,19 +61,60 @@ class JsonLines:
             file.close()
 
     def _write(self, name: str, record: Record) -> None:
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        file = self._files[name]
+        self._files[name].write(json.dumps(finite(record), allow_nan=False).encode() + b"\n")
+
+
+class _File:
+    """One file, of which a line is with the system at once."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self._path, self._waiting, self._troubled = path, b"", False
+        self._file = _open(path, length)
+
+    def write(self, line: bytes) -> None:
+        self._waiting += line
         try:
-            file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+            while self._waiting:  # a disk that is nearly full takes a part
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+            self._troubled = False
         except OSError as error:
-            raise CheckpointError(
-                f"{file.name} cannot be written: {error.strerror}; --resume goes on from the last checkpoint"
-            ) from error
+            self._warn(f"cannot be written: {error.strerror}. Its lines are kept, and tried again")
+
+    def synced(self) -> int:
+        """Bytes that are on disk."""
+        try:
+            if not self._path.exists():
+                self._put_back()
+            self.write(b"")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._warn(f"cannot be written: {error.strerror}")
+        return self._file.tell()
+
+    def close(self) -> None:
+        self.synced()
+        self._file.close()
+
+    def _put_back(self) -> None:
+        """It was removed, or its folder; what is in it is still there as long as it is open."""
+        self._warn("was removed while the run goes on; it is written again")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file.seek(0)
+        content, gone = self._file.readall(), self._file
+        self._file = self._path.open("a+b", buffering=0)
+        gone.close()
+        self._waiting = content + self._waiting
+        self._troubled = False
+
+    def _warn(self, what: str) -> None:
+        if not self._troubled:
+            _log.warning("%s %s", self._path, what)
+        self._troubled = True
 
 
 def _open(path: Path, length: int) -> FileIO:
     try:
-        file = path.open("ab", buffering=0)  # a line is with the system at once, or an error at once
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     there = file.seek(0, os.SEEK_END)
@@ -84,6 +125,11 @@ def _open(path: Path, length: int) -> FileIO:
     file.truncate(min(length, there))
     file.seek(0, os.SEEK_END)
     return file
+
+
+def finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for NaN and infinity."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def read_lines(path: Path) -> list[Record]:

@@ -1,0 +1,46 @@
+"""Checkpoints as earlier versions of this package wrote them; they are read, and never written any more.
+
+    format 1  one file, batch-00000012.pt, of a run in one process
+    format 2  a folder with plain.pt and the tensors as safetensors files
+
+Neither has checksums. `plain.pt` and the single file are read by torch's reader that builds tensors and plain
+values alone (`weights_only=True`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from optimscheduler.run.manifest import FORMAT, Damage
+
+__all__ = ["is_old", "read_old"]
+
+State = dict[str, Any]  # Any: a tree of plain values and tensors
+
+_PLAIN: Final = "plain.pt"
+
+
+def is_old(path: Path) -> bool:
+    """Whether a checkpoint has one of these formats."""
+    return path.is_file() or (path / _PLAIN).is_file()
+
+
+def read_old(path: Path) -> State:
+    """Everything but the tensors; of a single file those as well.
+
+    Raises:
+        Damage: it is of another format.
+        Exception: it is damaged; that shows in many ways.
+    """
+    single = path.is_file()
+    content = torch.load(path if single else path / _PLAIN, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or "version" not in content:
+        raise ValueError("it is no checkpoint of a run")
+    version, expected = content["version"], 1 if single else 2
+    if version != expected:
+        raise Damage(f"it has format {version!r:.20}; this package reads formats up to {FORMAT}")
+    state: State = content if single else {**content["plain"], "tensors": content["tensors"]}
+    return {**state, "random": [state["random"]], "ranks": 1} if single else state
