@@ -14,7 +14,7 @@ from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.retention import Retention
 from tests.distributed.launch import command, free_port, start
 from tests.distributed.pool import Pool
-from tests.run.command import Said, call, last_state, last_weights, metrics, without_seconds
+from tests.run.command import Said, call, checkpoints, last_state, last_weights, metrics, without_seconds
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
 
@@ -116,7 +116,8 @@ def test_R34_a_wish_of_one_rank_stops_all_and_any_number_goes_on(
     model = f"train_cfg.model={{type: tests.run.tiny.Interrupted, conf: {{at: 10, signal: {int(number)}}}}}"
     stopped = start(two_started, "train", config, model, f"distributed={how}", "--out", tmp_path / "run")
     assert [said.code for said in stopped] == [130, 130]
-    assert "stopped    as asked, after batch 11." in stopped[0].out, "at the end of the window"
+    assert "stopped    as asked, after batch 11, safely " in stopped[0].out, "at the end of the window"
+    assert f" s after {signal.Signals(number).name}. To go on:" in stopped[0].out
     assert f"  torchrun --nproc-per-node 2 -m optimscheduler train {config}" in stopped[0].out
     state = last_state(tmp_path / "run")
     assert (state["ranks"], len(state["random"])) == (2, 2)
@@ -260,8 +261,9 @@ def test_R32_ranks_that_see_another_run_folder_are_told(
     first, _ = two_started.run(elsewhere, free_port(), str(config), str(run))
     assert first.code == 2
     assert (
-        "rank 1 has another newest checkpoint in the run folder than rank 0: None, not 'batch-" in first.err
+        "rank 1 has another list of checkpoints in the run folder than rank 0: [], not ['batch-" in first.err
     )
+    assert not [name for name in checkpoints(run) if "damaged" in name]
 
 
 def elsewhere(port: int, config: str, run: str) -> Said:

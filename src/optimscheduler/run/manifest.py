@@ -55,9 +55,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Into a folder; not synced."""
-        content = asdict(self)
-        text = json.dumps(content | {"checksum": _checksum(content)}, indent=1)
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        (folder / MANIFEST).write_bytes(_text(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -74,7 +72,7 @@ class Manifest:
             text = file.read(_LARGEST + 1)
         try:
             content: Any = json.loads(text) if len(text) <= _LARGEST else None
-            found = content.pop("checksum")
+            content.pop("checksum")
             version = content["format"]
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             raise Damage(f"{MANIFEST} is not what was written") from None
@@ -83,7 +81,7 @@ class Manifest:
                 f"it has format {version!r:.20}, written by version {content.get('package')!r:.20}; this "
                 f"package, version {__version__}, reads formats up to {FORMAT}"
             )
-        if found != _checksum(content) or set(content) != set(cls.__slots__):
+        if text != _text(content) or set(content) != set(cls.__slots__):
             raise Damage(f"{MANIFEST} is not what was written, its checksum is another")
         return cls(**content)
 
@@ -112,5 +110,7 @@ def file_entry(path: Path) -> dict[str, int | str]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _text(content: Mapping[str, Any]) -> bytes:
+    """As it is written, byte for byte, with the checksum of what it says."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({**content, "checksum": digest}, indent=1).encode()

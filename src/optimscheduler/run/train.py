@@ -101,7 +101,6 @@ def train(
         )
         world.same("number of training items", prepared.data.items)
         world.same("number of held-out items", prepared.data.valid_items)
-        world.same("newest checkpoint in the run folder", newest and newest.name)
         runner = Runner(prepared.config, prepared.data, checkpoints, prepared.plan, device, world)
         state = None
         if newest:
