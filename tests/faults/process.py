@@ -42,6 +42,17 @@ class Process:
         self._process.join(_PATIENCE)
         return alive and self._process.exitcode == -signal.SIGKILL
 
+    @property
+    def number(self) -> int:
+        """Of the process."""
+        assert self._process.pid
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not come to its end."""
+        return self._process.is_alive()
+
     def finish(self) -> int | None:
         """Its exit code."""
         self._process.join(_PATIENCE)
@@ -55,7 +66,6 @@ def _run(said: str, layout: str, arguments: list[str]) -> None:
     from optimscheduler.run.cli import app
 
     lay(layout)
-    logging.raiseExceptions = False
     with (
         Path(said).open("a", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),

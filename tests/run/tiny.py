@@ -25,6 +25,7 @@ __all__ = [
     "Endless",
     "Fewer",
     "Frozen",
+    "GptSized",
     "Interrupted",
     "MissingOnOne",
     "NanLr",
@@ -32,12 +33,14 @@ __all__ = [
     "NotOnMeta",
     "Points",
     "RankInBuffer",
+    "Remembers",
     "ReturnsTensor",
     "SendsItself",
     "Sized",
     "Smooth",
     "Speaks",
     "Tiny",
+    "Unsteady",
     "Weighted",
     "Writes",
     "halved",
@@ -180,6 +183,32 @@ class Frozen(Tiny):
         self.requires_grad_(False)
 
 
+class GptSized(nn.Module):
+    """The parameters of GPT-2 small, 124 million in 148 tensors, and hardly any work with them."""
+
+    def __init__(self, width: int = 768, layers: int = 12, words: int = 50257) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(words, width), nn.Embedding(1024, width)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    nn.LayerNorm(width),
+                    nn.Linear(width, 3 * width),
+                    nn.Linear(width, width),
+                    nn.LayerNorm(width),
+                    nn.Linear(width, 4 * width),
+                    nn.Linear(4 * width, width),
+                ]
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        wanted = batch["x"].sum()
+        return {"loss": sum((p.mean() - wanted).square() for p in self.parameters())}
+
+
 class NotOnMeta(Tiny):
     """One that looks at its weights when it is built."""
 
@@ -221,6 +250,25 @@ class Points(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         drawn = torch.randn(()) + random.random() + np.random.rand()
         return {"x": self._x[index], "y": (self._x[index].sum() + self._noise * drawn).float()}
+
+
+class Remembers(Points):
+    """One whose items depend on how many it has given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given = 0
+
+    def __getitem__(self, index: int) -> Batch:
+        self._given += 1
+        return {"x": self._x[index], "y": self._x[index].sum() * self._given}
+
+
+class Unsteady(Points):
+    """One whose items are never twice the same."""
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"x": self._x[index], "y": torch.tensor(float(int.from_bytes(os.urandom(2))))}
 
 
 class Endless(IterableDataset[Batch]):

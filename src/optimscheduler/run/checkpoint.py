@@ -177,6 +177,7 @@ class Checkpoints:
             _remove(old)
         for left in self.folder.glob("batch-*.tmp"):
             _remove(left)
+        self._metrics = {name: means for name, means in self._metrics.items() if name in kept}
 
     def _metrics_of(self, path: Path) -> dict[str, float] | None:
         if path.name not in self._metrics:

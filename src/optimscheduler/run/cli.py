@@ -1,4 +1,4 @@
-"""The command line: `optimscheduler train | explain | plot CONFIG`."""
+"""The command line: `optimscheduler train | explain | plot | anneal | verify-resume`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
+from optimscheduler.run.verify import verify_resume
 from optimscheduler.run.world import rank_of_process, started_by
 from optimscheduler.run.yaml_file import read_file
 from optimscheduler.schedules import CoolDown
@@ -202,6 +203,35 @@ def anneal(
         )
 
     _carry_out(run / CONFIG, branch)
+
+
+@app.command("verify-resume")
+def verify(
+    config: Config,
+    overrides: Overrides = None,
+    batches: Annotated[int, typer.Option(min=2, help="How many to train.")] = 50,
+    at: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, metavar="BATCH", help="Where to stop; by default at one chosen at random."),
+    ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes, started by torchrun where there are several.")
+    ] = 1,
+) -> None:
+    """Train CONFIG for some batches twice, once stopped and resumed, and compare every bit."""
+
+    def run(screen: Screen) -> int:
+        if rank_of_process() > 0 or "torchrun" in started_by():
+            raise ConfigError(
+                "verify-resume starts its processes itself; leave out torchrun, and say --ranks"
+            )
+        settings = _read(config, overrides or [])
+        data = open_data(settings, ranks=ranks)
+        plan = make_plan(settings, data.batches, ranks=ranks, tokens_per_item=data.tokens_per_item)
+        most = min(batches, plan.horizon.batches_in_all)
+        return verify_resume([str(config), *(overrides or [])], most, at, ranks, Path.cwd(), screen)
+
+    _carry_out(config, run)
 
 
 def _version(wanted: bool) -> None:

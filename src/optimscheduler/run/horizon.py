@@ -82,8 +82,14 @@ class Horizon:
         """Windows of the whole run, the last one maybe short."""
         epochs, batches = self.last or (self.epochs, self.batches)
         if self.carry:
-            return -(-((epochs - 1) * self.batches + batches) // self.accum_grad)
+            return -(-self.batches_in_all // self.accum_grad)
         return (epochs - 1) * int(self.windows_per_epoch) - (-batches // self.accum_grad)
+
+    @property
+    def batches_in_all(self) -> int:
+        """Batches of the whole run."""
+        epochs, batches = self.last or (self.epochs, self.batches)
+        return (epochs - 1) * self.batches + batches
 
     @property
     def windows_per_epoch(self) -> float:

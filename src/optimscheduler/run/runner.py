@@ -72,6 +72,7 @@ class Runner:
         plan: how long, and how many batches make a window.
         device: of this process.
         world: who takes part.
+        stop_after: the number of a batch after which to stop, also in an open window where that can be saved.
 
     Raises:
         ConfigError: something cannot be built.
@@ -85,7 +86,9 @@ class Runner:
         plan: Plan,
         device: torch.device,
         world: World = ALONE,
+        stop_after: int | None = None,
     ) -> None:
+        self._stop_after = stop_after
         self.config, self.data, self.checkpoints = config, data, checkpoints
         self.plan, self.horizon, self.device, self.world = plan, plan.horizon, device, world
         seed_everything(config.seed)
@@ -157,7 +160,10 @@ class Runner:
             before, reports = p.windows, self._train_batch(batch, weight, last=last)
             if then == end:
                 self._pass_over(end)
-            if not self._closes_window(reports, monitor):
+            closed = self._closes_window(reports, monitor)
+            if self._stop_after is not None and p.batch >= self._stop_after and self._may_save:
+                return False
+            if not closed:
                 continue
             every = self.config.checkpoint_every
             due = due or p.windows // every > before // every

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ __all__ = [
     "places_of",
     "read_tensors",
     "staged",
+    "tensors_in",
     "unique_tensors",
     "whole",
     "without_tensors",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
+
+_FILE: Final = 2**27  # bytes
 
 Place = tuple[str | int, ...]
 """The keys and indices that lead to a tensor in a tree."""
@@ -107,10 +110,24 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor], world: World) -> Non
     with _quiet():
         save_tensors(
             tensors,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            storage_writer=HuggingFaceStorageWriter(
+                str(folder), fqn_to_index_mapping=_files_of(tensors), save_distributed=True
+            ),
             process_group=world.group,
             no_dist=world.group is None,
         )
+
+
+def _files_of(tensors: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Which file each goes into, from 1, so that none is much larger than `_FILE`.
+
+    A file is seen as a part of memory while it is read, and only then.
+    """
+    files, size = {}, 0
+    for name, tensor in tensors.items():
+        files[name] = size // _FILE + 1
+        size += tensor.numel() * tensor.element_size()
+    return files or None
 
 
 def check_tensors(folder: Path, names: Iterable[str]) -> None:

@@ -101,7 +101,7 @@ def train(
         )
         world.same("number of training items", prepared.data.items)
         world.same("number of held-out items", prepared.data.valid_items)
-        runner = Runner(prepared.config, prepared.data, checkpoints, prepared.plan, device, world)
+        runner = Runner(prepared.config, prepared.data, checkpoints, prepared.plan, device, world, stop_after)
         state = None
         if newest:
             state = checkpoints.load(newest, runner.state.like)
@@ -117,7 +117,7 @@ def train(
             described.write()
         lengths = state["lengths"] if state else {}
         del state  # the tensors are in the model and the optimizers now
-        return _run(runner, described, lengths, screen, again, stop_after)
+        return _run(runner, described, lengths, screen, again)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +223,6 @@ def _run(
     known: Mapping[str, int],
     screen: Screen,
     again: str,
-    stop_after: int | None,
 ) -> int:
     """Train, watched by the monitors of the main process."""
     finished, folder = runner.is_over, described.folder
@@ -243,12 +242,8 @@ def _run(
         stack.callback(monitor.close)
         stack.callback(runner.close)
         interrupt = stack.enter_context(Interrupt())
-
-        def asked() -> bool:
-            return interrupt.asked or (stop_after is not None and runner.progress.batch >= stop_after)
-
         try:
-            done = runner.run(monitor, lengths, asked)
+            done = runner.run(monitor, lengths, lambda: interrupt.asked)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}. {_incident(runner, folder, again)}") from error
         waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))

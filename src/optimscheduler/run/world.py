@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
 from optimscheduler.ranks import meeting
@@ -121,6 +122,20 @@ def started_by() -> list[str]:
     return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "optimscheduler"]
 
 
+def _store(count: int) -> Any:  # Any: torch does not declare the class
+    """Where the processes find one another.
+
+    On one machine torchrun keeps it from one restart to the next, with the addresses of those that are dead;
+    so each restart has a part of its own. Several machines need not count restarts alike, and are given a
+    new one by `--rdzv-backend c10d`.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < count:
+        return store
+    part = f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return dist.PrefixStore(part, store)  # type: ignore[attr-defined]  # see above
+
+
 @contextmanager
 def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.device]]:
     """Join the processes that torchrun has started, until the end of the context.
@@ -152,7 +167,8 @@ def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.
         found = torch.device("cuda", local if found.index is None else found.index)
         torch.cuda.set_device(found)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_store(count), rank=rank, world_size=count)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RankError(
