@@ -131,22 +131,22 @@ class Clock:
         self._offset += missing
         self._used_up += missing
 
-    def pass_over(self, batch: int) -> None:
-        """Batches up to that number never come.
+    def pass_over(self, batch: int, *, ended: bool) -> None:
+        """Batches up to that number never come; the windows of those after them are as if they had.
 
-        What a window that was ended early has used up is taken from them, so the windows of those that do
-        come are the same as if none had been left out.
+        Args:
+            batch: a number beyond the last one.
+            ended: the window of the last batch was ended because of them; what it has used up was theirs.
 
         >>> clock = Clock(Cadence(accum_grad=4))
-        >>> clock.take(clock.beat(5, last=True))  # the second window, ended early; then 6 is passed over
-        >>> clock.pass_over(6)
-        >>> clock.beat(7).real_step
-        3
+        >>> clock.take(clock.beat(5, last=True))  # the second window, ended early, as 6 is to be passed over
+        >>> clock.pass_over(6, ended=True)
+        >>> clock.beat(7).real_step, clock.beat(9).real_step
+        (3, 3)
         """
-        covered = min(max(batch - self.batch, 0), self._used_up)
-        self._offset -= covered
-        self._used_up -= covered
-        self.batch = max(batch, self.batch)
+        if ended:
+            self._offset -= min(batch - self.batch, self._used_up)
+        self.batch, self._used_up = batch, 0
 
     def state_dict(self) -> dict[str, int]:
         """Closed windows and the place in the open one, which hold for any `accum_grad`."""

@@ -32,6 +32,7 @@ __all__ = [
     "NoGradient",
     "NotOnMeta",
     "Points",
+    "Poisoned",
     "RankInBuffer",
     "Remembers",
     "ReturnsTensor",
@@ -39,6 +40,7 @@ __all__ = [
     "Sized",
     "Smooth",
     "Speaks",
+    "Steep",
     "Tiny",
     "Unsteady",
     "Weighted",
@@ -79,6 +81,14 @@ class Smooth(nn.Module):
         first, second = self.layers
         error = second(torch.tanh(first(batch["x"])))[:, 0] - batch["x"].sum(1)
         return {"loss": error.square().mean(), "items": torch.tensor(float(len(error)))}
+
+
+class Steep(Smooth):
+    """One whose gradients are in the thousands, in half precision too large for a first loss scale."""
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        first, second = self.layers
+        return {"loss": 100.0 * second(torch.tanh(first(batch["x"]))).float().mean()}
 
 
 class Speaks(Smooth):
@@ -262,6 +272,14 @@ class Remembers(Points):
     def __getitem__(self, index: int) -> Batch:
         self._given += 1
         return {"x": self._x[index], "y": self._x[index].sum() * self._given}
+
+
+class Poisoned(Points):
+    """One with an item that is not a number."""
+
+    def __init__(self, count: int = 18, bad: int = 7) -> None:
+        super().__init__(count)
+        self._x[bad] = torch.nan
 
 
 class Unsteady(Points):

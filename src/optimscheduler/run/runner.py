@@ -158,8 +158,8 @@ class Runner:
             passed = range(place + 1, then + 1)  # this batch, and those after it that are passed over
             last = any(self.horizon.ends_window(p.epoch, n) for n in passed)
             before, reports = p.windows, self._train_batch(batch, weight, last=last)
-            if then == end:
-                self._pass_over(end)
+            if place + 1 < then == end:
+                self._pass_over(end, ended=last)
             closed = self._closes_window(reports, monitor)
             if self._stop_after is not None and p.batch >= self._stop_after and self._may_save:
                 return False
@@ -172,18 +172,25 @@ class Runner:
             if due and self._may_save:
                 self.save(lengths)
                 due = False
-        if not places:
-            self._pass_over(end)
+        if p.batch_in_epoch < end:
+            self._pass_over(end, ended=False)
             if self.horizon.ends_window(p.epoch, end):
-                self._closes_window(self.optim_sches.flush(), monitor)
+                self._closes_window(self.optim_sches.flush(), monitor)  # maybe one was open
         return True
 
-    def _pass_over(self, end: int) -> None:
-        """Go to the end of an epoch of so many batches, of which the rest is left out."""
+    def _pass_over(self, end: int, *, ended: bool) -> None:
+        """Go to the end of an epoch of so many batches, of which the rest is left out.
+
+        Args:
+            end: batches in the epoch.
+            ended: the last window was ended because of them.
+        """
         p = self.progress
         p.batch_in_epoch, p.batch = end, p.batch - p.batch_in_epoch + end
         for optim in self.optim_sches.values():
-            optim.member.clock.pass_over(p.batch)
+            optim.member.clock.pass_over(p.batch, ended=ended)
+            if self.horizon.ends_window(p.epoch, end):
+                optim.member.clock.flush()
 
     def _agreed(self, stop: Stop) -> bool:
         """Whether any rank wishes to stop, at a place where all of them can."""

@@ -1,0 +1,156 @@
+"""Gradients that are not finite: a run that goes on without them, and one that stops and says how to."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from optimscheduler.run.clean_buffers import CleanBuffers
+from optimscheduler.run.data import batch_indices
+from tests.run.command import call, checkpoints, last_state, last_weights, metrics, write
+from tests.run.tiny import Tiny
+
+POISONED = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {bad: 7}}"
+
+
+def bad_batches(epochs: int = 3) -> list[int]:
+    """Numbers of the batches that hold item 7, from 1 through the whole run."""
+    order = [batch for epoch in range(1, epochs + 1) for batch in batch_indices(18, 4, 3, epoch)]
+    return [number for number, batch in enumerate(order, 1) if 7 in batch]
+
+
+def window_of(batch: int) -> list[int]:
+    """Batches of its window: 2 to each, the last of an epoch of 5 on its own."""
+    epoch, place = divmod(batch - 1, 5)
+    first = epoch * 5 + place // 2 * 2 + 1
+    return [first] if place == 4 else [first, first + 1]
+
+
+def test_skip_is_the_default_and_poisons_nothing(tmp_path: Path) -> None:
+    said = call("train", write(tmp_path), POISONED, "--out", tmp_path / "run")
+    assert said.code == 0
+    assert sum(record["skipped"] for record in metrics(tmp_path / "run")) == 3, "once in each epoch"
+    assert "3 of the model's buffers" not in said.out
+    assert "2 of the model's buffers were not finite any more, and were put back" in said.out
+    assert all(value.isfinite().all() for value in last_weights(tmp_path / "run").values())
+    assert all(line["loss"] is not None for line in metrics(tmp_path / "run", "validation.jsonl"))
+
+
+def test_raise_stops_with_what_is_known_and_the_command_that_goes_on_without(tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    arguments = ["train", config, POISONED, "on_nonfinite=raise", "--out", run]
+    said = call(*arguments)
+    bad = window_of(bad_batches()[0])
+    assert said.code == 2
+    assert said.err.startswith(f"error: real step {metrics(run)[-1]['real_step']} (batches ")
+    assert (
+        f"What is known of it is in {run / 'incident-1.json'}. Newest checkpoint, from before: batch-"
+        in said.err
+    )
+    incident = json.loads((run / "incident-1.json").read_text())
+    (refused,) = incident["refused"]
+    assert (refused["batches"], refused["bad_batches"]) == (bad, [bad_batches()[0]])
+    assert (refused["loss"], refused["norm"], refused["ranks"]) == ("loss", None, None)
+    assert "first.weight" in refused["parameters"]
+    assert incident["last_windows"] == [dict(record) for record in metrics(run)]
+    assert incident["checkpoint"] == checkpoints(run)[-1]
+    assert last_state(run)["progress"]["batch"] < bad[0]
+
+    for number in (2, 3):  # one in each epoch
+        again = shlex.split(said.err.partition("without these batches:")[2])
+        assert again[:2] == ["optimscheduler", "train"]
+        assert again[-2] == "--skip-batches"
+        said = call(*again[1:])
+        assert said.code == 2
+        assert (run / f"incident-{number}.json").exists()
+    again = shlex.split(said.err.partition("without these batches:")[2])
+    said = call(*again[1:])
+    assert said.code == 0
+    skipped = [batch for bad in bad_batches() for batch in window_of(bad)]
+    assert last_state(run)["progress"]["skip"].replace("-", ",").split(",")[0] == str(skipped[0])
+    done = [record["real_step"] for record in metrics(run)]
+    assert len(done) == 6, "three of nine windows are left out"
+    assert done == sorted(set(range(1, 10)) - {_real_step(bad) for bad in bad_batches()})
+
+    told = ",".join(map(str, skipped))
+    whole = call("train", config, POISONED, "--skip-batches", told, "--out", tmp_path / "whole")
+    assert whole.code == 0
+    assert f"skipping   batches {last_state(run)['progress']['skip']}" in whole.out
+    ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours), "as if they had never been there"
+
+
+def _real_step(batch: int) -> int:
+    epoch, place = divmod(batch - 1, 5)
+    return epoch * 3 + place // 2 + 1
+
+
+def test_many_refusals_in_a_row_leave_a_report_too(tmp_path: Path) -> None:
+    data = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {count: 2, bad: 0}}"
+    settings = [data, "train_cfg.optim_sches.conf.max_skips=1", "data_cfg.batch_size=2", "accum_grad=1"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert said.err.startswith("error: 2 gradients in a row were refused (max_skips=1)")
+    assert said.err.rstrip().endswith("--resume --skip-batches 1-2")
+    incident = json.loads((tmp_path / "run" / "incident-1.json").read_text())
+    assert [refused["batches"] for refused in incident["refused"]] == [[1], [2]]
+
+
+def test_an_overflow_by_which_a_loss_scaler_finds_its_scale_stops_nothing(tmp_path: Path) -> None:
+    settings = ["use_amp=fp16", "on_nonfinite=raise", "train_cfg.model.type=tests.run.tiny.Steep"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 0, said.err
+    assert metrics(tmp_path / "run")[0]["skipped"], "the first scale is too large"
+    assert metrics(tmp_path / "run")[-1]["updated"]
+
+
+def test_batches_may_be_left_out_from_the_start(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    # windows end at 2 4 5 7 9 10 12 14 15; without 3-5 two are left out, without 6 one is of a single batch,
+    # and without 12 its other batch joins the next
+    said = call("train", config, "--skip-batches", "3-5, 6,12", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert "skipping   batches 3-6,12" in said.out
+    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 7, 9, 10, 14, 15]
+    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 4, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize("text", ["0", "5-3", "a", "1;2", "-3", "1-"])
+def test_what_is_no_number_of_a_batch_is_told(text: str, tmp_path: Path) -> None:
+    said = call("train", write(tmp_path), f"--skip-batches={text}", "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "--skip-batches must be numbers of batches from 1, like 1200-1210" in said.err
+
+
+def test_batches_that_are_done_stay_done_and_that_is_said(tmp_path: Path) -> None:
+    config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    assert call("train", config, *out, "--stop-after", 7).code == 130
+    said = call("train", config, *out, "--resume", "--skip-batches", "6-8")
+    assert said.code == 0
+    assert "--skip-batches: batch 6 is done already, and stays done; the run goes on with batch 8" in said.out
+    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+
+
+def test_a_whole_epoch_may_be_left_out_and_the_next_is_as_it_was(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    said = call("train", config, "--skip-batches", "6-10", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 7, 8, 9]
+    assert len(metrics(tmp_path / "run", "validation.jsonl")) == 3
+
+
+def test_buffers_are_put_back_only_where_they_are_not_finite() -> None:
+    model = Tiny()
+    buffers = CleanBuffers(model)
+    model.norm.running_mean.fill_(2.0)
+    buffers.keep()
+    model.norm.running_mean.fill_(torch.inf)
+    model.norm.running_var.fill_(3.0)
+    buffers.keep()  # not as they are now
+    buffers.mend()
+    assert model.norm.running_mean.tolist() == [2.0] * 6
+    assert model.norm.running_var.tolist() == [3.0] * 6
