@@ -315,6 +315,8 @@ def _reason(error: BaseException) -> str:
     """The first line that says why."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
