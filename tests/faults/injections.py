@@ -21,7 +21,7 @@ __all__ = [
     "possible_pairs",
 ]
 
-WINDOWS: Final = 150
+WINDOWS: Final = 60
 BATCHES: Final = {1: WINDOWS, 3: 3 * WINDOWS + 2}  # accum_grad -> batches; the last window is short
 WARM_UP: Final = 8  # updates until the guard judges
 
@@ -38,21 +38,24 @@ FACTORS: Final[Mapping[str, float]] = {
 
 AXES: Final[Mapping[str, Sequence[object]]] = {
     "precision": (False, "bf16", "fp16"),
-    "members": ("one", "two", "shared", "unequal"),
-    "wrap": ("alone", "ddp", "hand"),
+    "members": ("one", "two", "unequal", "shared", "shared unequal"),
+    "wrap": ("alone", "ddp", "ddp views", "hand", "fsdp"),
     "layout": ("flat", "loose"),
     "optimizer": ("AdamW", "AdamW fused", "SGD", "SGD fused"),
     "accum_grad": (1, 3),
     "weighted": (False, True),
-    "clipped": (False, True),
+    "clip": ("none", "2-norm", "largest"),
     "guarded": (False, True),
+    "end": ("flushed", "announced"),
     "kind": ("nan data", "nan element", "inf element", *FACTORS),
     "position": ("first", "middle", "last"),
     "time": ("first", "middle", "last"),
     "member": ("first", "last"),
     "on": ("rank 0", "rank 1", "every rank"),
 }
-"""What is chosen from: of the first nine a setting is made."""
+"""What is chosen from; a setting is made of the first ten."""
+
+_PARTS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +64,16 @@ class Setting:
 
     Attributes:
         precision: `use_amp`.
-        members: `"one"` OptimScheduler; `"two"`, each with a loss of its own; `"shared"`, two that name the
-            same loss; `"unequal"`, two with other windows and intervals.
-        wrap: `"alone"` is one process, `"ddp"` two with a wrapper, `"hand"` two without.
+        members: `"one"` OptimScheduler; `"two"`, each with a loss of its own, or `"shared"`, which name the
+            same; `"unequal"` are two with other windows and intervals.
+        wrap: `"alone"` is one process, `"hand"` two without a wrapper, the others two with one.
         layout: where small parameters lie.
         optimizer: its type, fused or not.
         accum_grad: batches per window.
         weighted: batches have unequal sizes and come with a weight.
-        clipped: gradients are clipped.
+        clip: by which norm gradients are clipped.
         guarded: spikes are refused.
+        end: whether the short window at the end is flushed, or its last batch announced.
     """
 
     precision: bool | str
@@ -79,20 +83,22 @@ class Setting:
     optimizer: str
     accum_grad: int
     weighted: bool
-    clipped: bool
+    clip: str
     guarded: bool
+    end: str
 
     def cadences(self) -> dict[str, tuple[int, int]]:
         """Name of a member -> batches per window, and every how many windows one is active."""
         if self.members == "one":
             return {"main": (self.accum_grad, 1)}
-        second = (self.accum_grad + 1, 2) if self.members == "unequal" else (self.accum_grad, 1)
+        second = (self.accum_grad + 1, 2) if "unequal" in self.members else (self.accum_grad, 1)
         return {"first": (self.accum_grad, 1), "second": second}
 
     def losses(self) -> dict[str, str]:
         """Name of a member -> the loss that it optimises."""
-        names = {"one": ["loss"], "shared": ["loss", "loss"]}.get(self.members, ["left", "right"])
-        return dict(zip(self.cadences(), names, strict=True))
+        shared = self.members == "one" or "shared" in self.members
+        names = ["loss", "loss"] if shared else ["left", "right"]
+        return dict(zip(self.cadences(), names, strict=False))
 
     def windows(self, name: str) -> list[range]:
         """The batches of each window in which a member is active, from 1; the last may be short."""
@@ -168,7 +174,7 @@ class Injection:
 
     def __str__(self) -> str:
         """Everything about it, in a line."""
-        facts = {**asdict(self.setting), **{axis: getattr(self, axis) for axis in list(AXES)[9:]}}
+        facts = {**asdict(self.setting), **{axis: getattr(self, axis) for axis in list(AXES)[_PARTS:]}}
         return ", ".join(f"{axis} {value}" for axis, value in facts.items())
 
 
@@ -184,7 +190,7 @@ def choose(count: int, seed: int) -> list[Injection]:
 
 def pairs(injection: Injection) -> set[object]:
     """The values of any two axes."""
-    facts = {**asdict(injection.setting), **{axis: getattr(injection, axis) for axis in list(AXES)[9:]}}
+    facts = {**asdict(injection.setting), **{axis: getattr(injection, axis) for axis in list(AXES)[_PARTS:]}}
     return set(itertools.combinations(facts.items(), 2))
 
 
@@ -201,9 +207,20 @@ def _drawn(random: Random) -> Injection:
         drawn["on"] = "rank 0"
     if drawn["members"] == "one":
         drawn["member"] = "first"
-    if drawn["accum_grad"] == 1 and (drawn["members"], drawn["member"]) != ("unequal", "last"):
+    if drawn["members"] == "shared unequal" and str(drawn["kind"]).startswith("spike"):
+        drawn["member"] = "last"  # then the guards of both have warmed up
+    longer = "unequal" in str(drawn["members"]) and drawn["member"] == "last"
+    if drawn["accum_grad"] == 1 and not longer:
         drawn["position"] = "first"  # the only batch
-    setting = {axis: drawn.pop(axis) for axis in list(AXES)[:9]}
+    if drawn["kind"] == "overflowing norm":
+        drawn["clip"] = "2-norm"  # the largest element is finite
+    if drawn["wrap"] == "fsdp":  # which lays nothing side by side, cannot flush, and runs no hooks
+        drawn |= {"layout": "loose", "end": "announced"}
+        drawn["kind"] = str(drawn["kind"]).replace("element", "loss")
+        drawn["optimizer"] = str(drawn["optimizer"]).replace(
+            "SGD fused", "SGD"
+        )  # torch has it for AdamW only
+    setting = {axis: drawn.pop(axis) for axis in list(AXES)[:_PARTS]}
     return Injection(setting=Setting(**setting), **drawn)
 
 

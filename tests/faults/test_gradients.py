@@ -11,7 +11,7 @@ from tests.faults.injections import AXES, choose
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
-FEW = 24
+FEW = 16
 
 
 def test_every_value_of_every_axis_is_chosen() -> None:
