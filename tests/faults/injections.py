@@ -29,7 +29,7 @@ FACTORS: Final[Mapping[str, float]] = {
     "nan loss": math.nan,
     "inf loss": math.inf,
     "-inf loss": -math.inf,
-    "overflowing norm": 1e30,  # every gradient is finite, the sum of their squares is not
+    "overflowing norm": 1e30,  # every gradient is finite, their squares are not
     "spike 1e4": 1e4,
     "spike 1e5": 1e5,
     "spike 1e6": 1e6,
@@ -212,8 +212,6 @@ def _drawn(random: Random) -> Injection:
     longer = "unequal" in str(drawn["members"]) and drawn["member"] == "last"
     if drawn["accum_grad"] == 1 and not longer:
         drawn["position"] = "first"  # the only batch
-    if drawn["kind"] == "overflowing norm":
-        drawn["clip"] = "2-norm"  # the largest element is finite
     if drawn["wrap"] == "fsdp":  # which lays nothing side by side, cannot flush, and runs no hooks
         drawn |= {"layout": "loose", "end": "announced"}
         drawn["kind"] = str(drawn["kind"]).replace("element", "loss")
