@@ -71,10 +71,12 @@ class _Trainer:
 
     def _trained(self, setting: Setting, injection: Injection | None) -> list[Outcome]:
         """Rank by rank."""
-        if setting.wrap == "alone":
-            return [train(setting, injection)]
         try:
-            outcomes: list[Outcome] = self.pool.run(train, setting, injection)
-        except AssertionError as error:
-            return [Outcome(failures=[str(error)])] * self.pool.world
+            outcomes: list[Outcome] = (
+                [train(setting, injection)]
+                if setting.wrap == "alone"
+                else self.pool.run(train, setting, injection)
+            )
+        except Exception as error:  # of the library, or of a rank
+            return [Outcome(failures=[f"{type(error).__name__}: {error}"])] * self.pool.world
         return outcomes

@@ -36,7 +36,12 @@ MODULES: Final = {
     "unequal": [["trunk", "left"], "right"],
     "shared unequal": ["trunk", ["left", "right"]],
 }
-NORMS: Final = {"none": (None, 2.0), "2-norm": (1.0, 2.0), "largest": (0.5, "inf")}
+NORMS: Final = {
+    "2-norm": (1.0, 2.0),
+    "largest": (0.5, "inf"),
+    "2-norm, only measured": (None, 2.0),
+    "largest, only measured": (None, "inf"),
+}
 
 
 @dataclass(kw_only=True)

@@ -44,7 +44,7 @@ AXES: Final[Mapping[str, Sequence[object]]] = {
     "optimizer": ("AdamW", "AdamW fused", "SGD", "SGD fused"),
     "accum_grad": (1, 3),
     "weighted": (False, True),
-    "clip": ("none", "2-norm", "largest"),
+    "clip": ("2-norm", "largest", "2-norm, only measured", "largest, only measured"),
     "guarded": (False, True),
     "end": ("flushed", "announced"),
     "kind": ("nan data", "nan element", "inf element", *FACTORS),
@@ -71,7 +71,7 @@ class Setting:
         optimizer: its type, fused or not.
         accum_grad: batches per window.
         weighted: batches have unequal sizes and come with a weight.
-        clip: by which norm gradients are clipped.
+        clip: by which norm gradients are clipped, or only measured.
         guarded: spikes are refused.
         end: whether the short window at the end is flushed, or its last batch announced.
     """
