@@ -57,6 +57,28 @@ def test_R19_blocks_of_different_dtypes_meet_in_the_widest() -> None:
     assert norm.item() == 7.0  # sqrt(4 + 9 + 36)
 
 
+@pytest.mark.parametrize("in_rows", [False, True])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("sizes", [(1,), (1, 1), (5,), (5, 1), (40000,)])
+def test_R20_what_cannot_be_squared_is_infinite_by_any_norm(
+    sizes: tuple[int, ...], norm_type: float, in_rows: bool
+) -> None:
+    # 1.9e19 squared is 3.61e38, and float32 ends at 3.4e38; float64 at 1.8e308
+    for dtype, large in [(torch.float32, 1.9e19), (torch.bfloat16, 1.9e19), (torch.float64, 1.9e154)]:
+        blocks = [torch.zeros(size, dtype=dtype) for size in sizes]
+        blocks[-1][0] = large
+        assert total_norm(blocks, norm_type, in_rows=in_rows).item() == math.inf
+        blocks[-1][0] = math.nan
+        assert math.isnan(total_norm(blocks, norm_type, in_rows=in_rows).item())
+    assert total_norm([torch.tensor([1e19])], norm_type, in_rows=in_rows).item() == pytest.approx(1e19)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, math.inf])
+def test_R20_the_narrowest_of_several_dtypes_decides_what_can_be_squared(norm_type: float) -> None:
+    blocks = [torch.ones(3, dtype=torch.float64), torch.tensor([1e30])]
+    assert total_norm(blocks, norm_type).item() == math.inf
+
+
 @given(st.floats(1e-3, 1e3), st.floats(0, 1e6))
 def test_R19_the_factor_is_that_of_clip_grad_norm(max_norm: float, norm: float) -> None:
     parameter = nn.Parameter(torch.zeros(1))

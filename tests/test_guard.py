@@ -58,6 +58,19 @@ def test_R23_refused_values_never_enter_the_statistics(spikes: list[float]) -> N
     assert repr(guard.state_dict()) == repr(twin.state_dict())
 
 
+def test_R23_gradients_of_0_say_nothing_about_the_size_of_the_others() -> None:
+    guard = SpikeGuard(z=2.0, window=5, warm_up=5)
+    assert all(accepts(guard, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0, 4.0, 0.0, 100.0, 0.0))
+    assert guard.state_dict() == {"norms": [1.0, 2.0, 3.0, 4.0, 100.0]}
+    # the limit by hand, as above
+    assert accepts(guard, 5.966, 5.965) == [False, True]
+
+
+def test_R23_a_loss_with_a_margin_is_not_stopped_by_its_zeros() -> None:
+    guard = SpikeGuard()
+    assert all(accepts(guard, *[0.0, 0.0, 1.0, 0.0, 1.02] * 40))
+
+
 def test_R23_only_the_last_norms_count() -> None:
     guard = SpikeGuard(z=3.0, window=3, warm_up=2)
     accepts(guard, 100.0, 100.0, 1.0, 1.0, 1.0)

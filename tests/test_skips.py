@@ -95,6 +95,18 @@ def test_R20_nan_is_refused_by_the_largest_absolute_value_as_well(use_amp: Any) 
     assert_same(weights(optim.model), before)
 
 
+@pytest.mark.parametrize("norm_type", [1.0, "inf"])
+@pytest.mark.parametrize(("optim_type", "conf"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_R20_no_moment_overflows_where_the_norm_does_not_square(
+    optim_type: str, conf: dict[str, Any], norm_type: Any
+) -> None:
+    optim = optim_of(a_model(), optim_type, 0.01, conf=conf, grad_clip=None, grad_norm_type=norm_type)
+    train(optim, DATA[:2])
+    before = copy.deepcopy(learnt(optim))
+    assert take(optim, DATA[2], OVERFLOW).skipped
+    assert_same(learnt(optim), before)
+
+
 def test_R27_float16_backs_off_until_it_fits_and_grows_again() -> None:
     optim = optim_of(a_model(), "Adam", use_amp="fp16")
     assert optim.scaler is not None

@@ -19,6 +19,7 @@ __all__ = ["Clip", "total_norm"]
 
 _ROW: Final = 16384  # elements
 _NARROW: Final = (torch.float16, torch.bfloat16)
+_LARGEST: Final = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +73,13 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = Fa
             `torch.nn.utils.clip_grad_norm_`.
 
     Returns:
-        A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block.
+        A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block. Where its
+        square is out of range it is inf, whatever p: optimizers square what they are given.
     """
     if len(blocks) == 1 and in_rows and blocks[0].numel() < 2 * _ROW:
-        return _norm(blocks[0], norm_type, _width(blocks[0].dtype))
+        norm = _norm(blocks[0], norm_type, _width(blocks[0].dtype))
+        squared = norm_type == 2.0 and blocks[0].numel() > 1  # on the way to the norm
+        return norm if squared else _limited(norm, norm.dtype)
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for block in blocks:
         alike[block.device, block.dtype].append(block)
@@ -86,10 +90,18 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = Fa
         if in_rows and device.type == "cpu":
             tensors = [part for tensor in tensors for part in _rows(tensor, norm_type)]
         norms += torch._foreach_norm(tensors, norm_type, dtype=_width(dtype))
+    narrowest = norms[0].dtype
     if len(alike) > 1:
-        widest = max((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
+        narrowest, *_, widest = sorted((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
         norms = [norm.to(blocks[0].device, widest) for norm in norms]
-    return _norm(torch.stack(norms), norm_type)
+    norm = _norm(torch.stack(norms), norm_type)
+    squared = norm_type == 2.0 and blocks[0].numel() + len(norms) > 2 and norm.dtype is narrowest
+    return norm if squared else _limited(norm, narrowest)
+
+
+def _limited(norm: Tensor, dtype: torch.dtype) -> Tensor:
+    """The norm, or inf where numbers of that precision cannot hold its square."""
+    return norm.masked_fill(norm > _LARGEST[dtype], math.inf)
 
 
 def _rows(block: Tensor, norm_type: float) -> list[Tensor]:

@@ -53,13 +53,14 @@ class SpikeGuard:
         accepted:  norm <= median + z * max(1.4826 * MAD, 0.01 * median)
 
     over the last `window` accepted norms, MAD being their median absolute deviation from the median
-    (1.4826 makes it a standard deviation for normal noise). Refused norms never enter the statistics.
-    Until `warm_up` norms were accepted, every finite one is.
+    (1.4826 makes it a standard deviation for normal noise). Refused norms never enter the statistics, nor
+    do those of 0, which every loss with a margin gives now and then, and which say nothing about the size
+    of the others. Until `warm_up` norms are remembered, every finite one is accepted.
 
     Args:
         z: deviations above the median that are still accepted, > 0.
         window: how many norms are remembered, >= 2.
-        warm_up: how many must have been seen before any is refused, 2 to `window`.
+        warm_up: how many must be remembered before any is refused, 2 to `window`.
 
     Reference: Hampel 1974, J. Am. Stat. Assoc. 69, for the median and the MAD as robust estimates.
     """
@@ -85,7 +86,7 @@ class SpikeGuard:
         limit = median + self.z * torch.maximum(deviation, 0.01 * median)
         warming_up = norms.isfinite().sum() < self.warm_up
         accepted = norm.isfinite() & (warming_up | (norm <= limit))
-        self._norms = torch.where(accepted, torch.cat([norms[1:], norm[None]]), norms)
+        self._norms = torch.where(accepted & (norm > 0), torch.cat([norms[1:], norm[None]]), norms)
         return accepted
 
     def state_dict(self) -> dict[str, Any]:
