@@ -6,7 +6,7 @@ OUT ?= runs/char_lm
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-gpu test-long check docs bench bench-gpu clean
+.PHONY: help train test test-fast test-gpu test-long drills check docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test-gpu:  ## the tests of a CUDA device, with the torch of PYTHON
 
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600
+
+drills: .venv/.dev  ## break everything on purpose, for an hour, and write the table of docs/reliability.md
+	$(BIN)/python -m tests.faults.drills $(ARGS)
 
 check: check-static test-fast .venv/.dev  ## style, types, structure, doctests, fast tests
 	$(BIN)/python -m pytest -q --doctest-modules src

@@ -121,6 +121,11 @@ def _swap_with_older(path: Path, older: Path, chance: random.Random) -> None:
     shutil.copy(older / file.name, file)
 
 
+def _put_there(path: Path, older: Path, chance: random.Random) -> None:
+    file = chance.choice(sorted(older.glob("*.safetensors")))
+    shutil.copy(file, path / f"shard-00002-{file.name[12:]}")
+
+
 def _renamed(path: Path, older: Path, _chance: random.Random) -> None:
     shutil.rmtree(path)
     shutil.copytree(older, path)
@@ -146,6 +151,7 @@ _DAMAGES: dict[str, Damage] = {
     "empty folders": _empty,
     "files swapped with one another": _swap_inside,
     "files of an older checkpoint": _swap_with_older,
+    "files that were put there": _put_there,
     "older checkpoints under a newer name": _renamed,
     "wrong versions": _version,
     "files in place of the folder": _file_for_folder,

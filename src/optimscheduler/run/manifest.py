@@ -86,12 +86,14 @@ class Manifest:
         return cls(**content)
 
     def check(self, folder: Path, names: Iterable[str]) -> None:
-        """Check some of the files, every byte of them.
+        """Check some of the files, every byte of them, and that no other tensors are there.
 
         Raises:
-            Damage: one is missing or is not what was written.
+            Damage: one is missing, is not what was written, or was put there.
             OSError: one cannot be read.
         """
+        if others := {file.name for file in folder.glob("*.safetensors")} - set(self.files):
+            raise Damage(f"{min(others)} does not belong to it")
         for name in names:
             entry, path = self.files[name], folder / name
             if Path(name).name != name or not path.is_file() or path.is_symlink():
