@@ -111,7 +111,7 @@ class Checkpoints:
         self.finish()
         path = self.folder / self._world.gather(self._free(batch).name)[0]
         tensors = unique_tensors(state)
-        plain = write_plain({"tensors": places_of(state), "plain": without_tensors(state)})
+        plain = _written({"tensors": places_of(state), "plain": without_tensors(state)}, path)
         manifest = Manifest(
             batch=batch,
             ranks=self._world.count,
@@ -318,6 +318,15 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _written(tree: State, path: Path) -> bytes:
+    try:
+        return write_plain(tree)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}; a state_dict holds tensors and plain values alone"
+        ) from None
 
 
 def _entries(path: Path, aside: Path, world: World) -> dict[str, dict[str, int | str]]:
