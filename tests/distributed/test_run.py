@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -302,3 +304,47 @@ def test_samples_that_do_not_come_out_even(
     first, _ = start(two_started, "train", config, override, "--out", tmp_path / "run")
     assert first.code == 2
     assert says in first.err
+
+
+# ---- what goes wrong ----
+
+
+@pytest.mark.parametrize("how", ["ddp", "deferred", "fsdp"])
+def test_R20_ranks_stop_together_and_go_on_without_the_batches(
+    how: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    run = tmp_path / "run"
+    data = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {count: 28, bad: 7}}"
+    arguments = [config, data, "num_epochs=1", f"distributed={how}", "on_nonfinite=raise", "--out", run]
+    stopped = start(two_started, "train", *arguments)
+    assert [said.code for said in stopped] == [2, 2]
+    incident = json.loads((run / "incident-1.json").read_text())
+    (refused,) = incident["refused"]
+    assert len(refused["ranks"]) == 1, "the rank that had the item"
+    again = shlex.split(stopped[0].err.partition("without these batches:")[2])
+    assert again[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "optimscheduler"]
+    resumed = start(two_started, *again[5:])
+    assert [said.code for said in resumed] == [0, 0], resumed[0].err
+    assert [record["real_step"] for record in metrics(run)] == sorted({1, 2, 3, 4} - {refused["real_step"]})
+    from_the_start = [config, data, "num_epochs=1", f"distributed={how}", *again[-2:]]
+    assert start(two_started, "train", *from_the_start, "--out", tmp_path / "whole")[0].code == 0
+    ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_R34_one_damaged_share_sets_the_checkpoint_aside_for_all(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", config, "distributed=fsdp", "--out", run]
+    assert start(two_started, *arguments, "num_epochs=2")[0].code == 0
+    older, newest = checkpoints(run)
+    share = sorted((run / "checkpoints" / newest).glob("shard-00002-*"))[0]
+    share.write_bytes(bytes(share.stat().st_size))
+    first, second = start(two_started, *arguments, "num_epochs=3", "--resume")
+    assert [first.code, second.code] == [0, 0], first.err
+    assert f"{newest} cannot be used: {share.name} is not what was written" in first.out
+    assert f"resuming   from {run / 'checkpoints' / older}," in first.out
+    assert start(two_started, *arguments[:3], "num_epochs=3", "--out", tmp_path / "whole")[0].code == 0
+    ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
