@@ -16,7 +16,7 @@ from tests.layouts import lay, layout
 __all__ = ["Process"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "optimscheduler.run.cli", "tests.run.tiny", "noam"])
+_CONTEXT.set_forkserver_preload(["torch", "optimscheduler.run.cli", "tests.run.tiny"])
 _POLL = 0.001  # seconds
 _PATIENCE = 120.0
 

@@ -97,6 +97,7 @@ class Runner:
         self.optim_sches = build_members(config, self._called, plan.accum_grad, distributed=world.count > 1)
         for name, optim in self.optim_sches.items():
             optim.resolve(plan.members[name].run)
+            optim.member.ledger.forensics |= config.on_nonfinite == "raise"
         self.progress = Progress()
         self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.state = RunState(config, self.model, self.optim_sches, device, world, self.horizon.batches)
