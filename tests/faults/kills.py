@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -22,25 +23,17 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
 
     Every third one is killed while a checkpoint is being written.
     """
-    config, moments = write(folder, YAML), random.Random(seed)
+    config, chance = write(folder, YAML), random.Random(seed)
     whole = folder / "whole"
-    process = Process(folder / "whole.txt", "train", config, *_SETTINGS, "--out", whole)
-    assert process.finish() == 0, process.said.read_text()
-    seconds = time.monotonic() - process.began
-    killed = half_written = 0
+    seconds = [_whole(folder, config, whole) for _ in range(2)][-1]  # the first one starts the server too
+    kills = half_written = 0
     failures = []
     for number in range(count):
         run = folder / f"run-{number}"
-        arguments = ("train", config, *_SETTINGS, "--out", run, "--resume")
-        for _ in range(moments.choice((1, 1, 2))):
-            if number % 3 == 0:
-                wanted, after = moments.randrange(1, 24), moments.random() * 0.02
-                moment = _Writing(run / "checkpoints", wanted, after)
-            else:
-                moment = _Elapsed(moments.random() * seconds)
-            killed += Process(folder / f"run-{number}.txt", *arguments).kill_when(moment)
-            half_written += any(run.glob("checkpoints/*.tmp"))
-        last = Process(folder / f"run-{number}.txt", *arguments)
+        for _ in range(chance.choice((1, 1, 2))):
+            kills += 1
+            half_written += _killed(folder, config, run, chance, seconds, writing=number % 3 == 0)
+        last = _started(folder, config, run)
         if last.finish() != 0:
             failures.append(f"run {number} does not resume: {last.said.read_text()[-500:]}")
         elif found := difference(whole, run):
@@ -49,10 +42,38 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
         drill="runs killed by SIGKILL at random moments, some twice, a third while they write a checkpoint",
         promise="each resumes, and ends with weights, state and metrics of the uninterrupted run, to the bit",
         count=count,
-        figures=f"{killed} kills, {half_written} of them left a half-written checkpoint; "
+        figures=f"{kills} kills, {half_written} of them left a half-written checkpoint; "
         f"{count - len(failures)} of {count} resumed and identical",
         failures=tuple(failures),
     )
+
+
+def _started(folder: Path, config: Path, run: Path) -> Process:
+    arguments = ("train", config, *_SETTINGS, "--out", run, "--resume")
+    return Process(folder / f"{run.name}.txt", *arguments)
+
+
+def _whole(folder: Path, config: Path, whole: Path) -> float:
+    """Train without a kill; the seconds that it takes."""
+    shutil.rmtree(whole, ignore_errors=True)
+    process = _started(folder, config, whole)
+    assert process.finish() == 0, process.said.read_text()
+    return time.monotonic() - process.began
+
+
+def _killed(
+    folder: Path, config: Path, run: Path, chance: random.Random, seconds: float, *, writing: bool
+) -> bool:
+    """Start or go on with a run, and kill it; whether a half-written checkpoint is left.
+
+    One that comes to its end before is begun anew.
+    """
+    while True:
+        wait = _Writing(run / "checkpoints", chance.randrange(1, 12), chance.random() * 0.01)
+        moment = wait if writing else _Elapsed(chance.random() * seconds)
+        if _started(folder, config, run).kill_when(moment):
+            return any(run.glob("checkpoints/*.tmp"))
+        shutil.rmtree(run)
 
 
 class _Elapsed:

@@ -24,9 +24,13 @@ def test_the_first_is_noted_and_the_second_acts() -> None:
 def test_a_request_of_the_system_is_noted() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Interrupt() as interrupt:
+        assert (interrupt.by, interrupt.seconds) == ("", 0.0)
         signal.raise_signal(signal.SIGTERM)
+        first = interrupt.seconds
         signal.raise_signal(signal.SIGTERM)
         assert interrupt.asked
+        assert interrupt.by == "SIGTERM"
+        assert interrupt.seconds > first >= 0.0, "since the first"
     assert signal.getsignal(signal.SIGTERM) is before
 
 

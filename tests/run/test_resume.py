@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from optimscheduler.run import train as train_module
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.monitor import JsonLines
+from optimscheduler.run.plain_json import read_plain
 from tests.run.command import call, checkpoints, last_weights, metrics, without_seconds, write
 
 
@@ -250,3 +252,42 @@ def test_another_batch_size_in_mid_epoch_goes_on_behind_the_items_that_were_seen
     # 16 items are 5.3 batches of 3, so the sixth and last one is not begun in the middle: nothing is left
     assert [record["batch"] for record in metrics(out)] == [2, 4]
     assert [record["epoch"] for record in metrics(out, "validation.jsonl")] == [1]
+
+
+def test_R34_a_run_that_torchrun_has_started_again_goes_on_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    assert call("train", config, *out, "--stop-after", 7).code == 130
+    assert "holds a run already" in call("train", config, *out).err
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    said = call("train", config, *out)
+    assert said.code == 0
+    assert "batch-00000007, epoch 2, batch 7" in said.out
+    assert call("train", config, "--out", tmp_path / "whole", "--resume").code == 0
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("batch", range(1, 15))
+def test_R34_stopped_after_any_batch_also_in_an_open_window(batch: int, tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    assert call("train", config, "--out", run, "--stop-after", batch).code == 130
+    assert checkpoints(run)[-1].startswith(f"batch-{batch:08}")
+    assert call("train", config, "--out", run, "--resume").code == 0
+    assert call("train", config, "--out", tmp_path / "whole").code == 0
+    same(run, tmp_path / "whole")
+
+
+def test_R34_a_checkpoint_of_the_format_before_is_gone_on_with(tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    assert call("train", config, "--out", run, "--stop-after", 7).code == 130
+    older, newest = (run / "checkpoints" / name for name in checkpoints(run))
+    shutil.rmtree(older)
+    content = read_plain((newest / "plain.json").read_bytes())
+    del content["plain"]["progress"]["skip"]
+    torch.save({"version": 2, **content}, newest / "plain.pt")
+    for name in ("plain.json", "manifest.json"):
+        (newest / name).unlink()
+    assert call("train", config, "--out", run, "--resume").code == 0
+    assert call("train", config, "--out", tmp_path / "whole").code == 0
+    same(run, tmp_path / "whole")
