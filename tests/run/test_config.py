@@ -112,7 +112,7 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
         ),
         ("train_cfg.model={conf: {}}", "train_cfg.model.type is missing"),
         ("optim_sches={}", "optim_sches: unknown key. Did you mean train_cfg.optim_sches?"),
-        ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number >= 0, got -1"),
+        ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number from 0 to 1024, got -1"),
     ],
 )
 def test_the_message_has_place_value_and_what_is_allowed(override: str, says: str) -> None:
