@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -21,7 +22,7 @@ Test = Callable[[Any], bool]
 def _whole(least: int) -> Test:
     def holds(value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and least <= value < 2**63 and value == int(value)
+        return number and least <= value < 2**63 and value == int(value)
 
     return holds
 
@@ -29,13 +30,7 @@ def _whole(least: int) -> Test:
 def _number(above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> Test:
     def holds(value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return (
-            number
-            and abs(value) <= 1.8e308
-            and math.isfinite(value)
-            and above < value < below
-            and value >= least
-        )
+        return number and abs(value) <= sys.float_info.max and above < value < below and value >= least
 
     return holds
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -55,6 +55,12 @@ def _typo(chance: Random, word: str) -> str:
     return chance.choice([front + rest, swapped, front + 2 * letter + rest, front + "q" + rest, cased])
 
 
+_LENGTHS: Final = frozenset(
+    ("num_epochs", "num_steps", "accum_grad", "samples_per_update", "partial_window", "train", "batch_size")
+)
+"""What says how long the run is; another length, elsewhere, may not fit into that."""
+
+
 def _keys(tree: object) -> set[str]:
     return {key for path, _, _ in pairs_of(tree) for key in path}
 
@@ -92,7 +98,7 @@ class _Mutation:
         """Any pair; one that fits if there is one."""
         every = list(pairs_of(self.tree))
         path, table, pair = self.pick([each for each in every if fits(each[2])] or every)
-        self.words |= {*path}
+        self.words |= {*path} | ({"real steps of the run"} if _LENGTHS & {*path} else set())
         self.told[-1] += f" at {'.'.join(path):.80}"
         return table, pair
 
@@ -170,7 +176,7 @@ class _Mutation:
         self.tell("YAML key")
         _, pair = self.somewhere()
         pair.key = Raw(self.pick(RAW_KEYS))
-        self.words |= {pair.key.text, "None"}  # a key that is no text is named as it was read
+        self.words |= {pair.key.text.strip("\"'"), "None"}  # a key that is no text is named as it was read
         self.told[-1] += f": {pair.key.text}"
 
     def clip(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import resource
 import signal
@@ -172,11 +173,17 @@ def _limited() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beside_examples() -> Iterator[None]:
-    """The modules beside the examples' files are found, as the command line finds them."""
-    added = list(map(str, EXAMPLES))
+    """The modules beside the examples' files are found, as the command line finds them; nothing is logged."""
+    added, logger, silent = (
+        list(map(str, EXAMPLES)),
+        logging.getLogger("optimscheduler"),
+        logging.NullHandler(),
+    )
     sys.path.extend(added)
+    logger.addHandler(silent)
     try:
         yield
     finally:
+        logger.removeHandler(silent)
         for folder in added:
             sys.path.remove(folder)

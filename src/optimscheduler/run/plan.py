@@ -145,8 +145,9 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
     horizon = Horizon.of(config, batches, {optim.accum_grad for optim in optim_sches.values()})
     samples = config.data_cfg.batch_size * ranks  # per batch
     tokens = samples * tokens_per_item if isinstance(tokens_per_item, int) else None
+    alone = bool({"type", "conf"} & set(config.train_cfg.optim_sches))
     members = {
-        name: _member_plan(optim, horizon, samples=samples, tokens=tokens)
+        name: _member_plan("" if alone else f".{name}", optim, horizon, samples=samples, tokens=tokens)
         for name, optim in optim_sches.items()
     }
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
@@ -172,7 +173,9 @@ def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedule
     return model, build_members(config, model, accum_grad)
 
 
-def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None) -> MemberPlan:
+def _member_plan(
+    where: str, optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None
+) -> MemberPlan:
     horizon = replace(whole, accum_grad=optim.accum_grad)
     run = Run(
         steps=horizon.windows,
@@ -181,15 +184,15 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
         tokens_per_step=None if tokens is None else tokens * optim.accum_grad,
     )
     described, written = repr(optim), _schedules_of(optim)
-    with _placed():
+    with _placed(where):
         optim.resolve(run)
 
     def learning_rate(real_step: int) -> float:
-        with _placed("schedule: " if optim.schedule is not None else ""):
+        with _placed(where, "" if optim.schedule is None else "schedule: "):
             return optim.ft_factor * _planned_lr(optim, real_step, horizon.epoch_of(real_step))
 
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
-    with _placed():
+    with _placed(where):
         moves = tuple(_moves(optim, active))
     return MemberPlan(
         described=described,
@@ -209,12 +212,12 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
 
 
 @contextmanager
-def _placed(what: str = "") -> Iterator[None]:
+def _placed(where: str, what: str = "") -> Iterator[None]:
     """What is wrong with a curve is told with its place."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"train_cfg.optim_sches: {what}{error}") from error
+        raise ConfigError(f"train_cfg.optim_sches{where}: {what}{error}") from error
 
 
 def _planned_lr(optim: OptimScheduler, real_step: int, epoch: int) -> float:
