@@ -138,6 +138,22 @@ def test_the_description_is_left_alone() -> None:
             "optim_sches.conf: 'model' is given by the program, not by the configuration",
         ),
         (
+            {"conf": {**CONF, "self": 3}},
+            "optim_sches.conf: 'self' is given by the program, not by the configuration",
+        ),
+        (
+            {"conf": {**CONF, "forensics": "1"}},
+            "optim_sches.conf: forensics must be True or False, got '1'",
+        ),
+        (
+            {"conf": {**CONF, "optim_loss": ""}},
+            "optim_sches.conf: optim_loss must be the name of one loss, got ''",
+        ),
+        (
+            {"conf": {**CONF, "layout": "x" * 1000}},  # a message stays one that can be read
+            f"optim_sches.conf: layout: '{'x' * 79} is not known. Known: auto, flat, loose.",
+        ),
+        (
             {"type": "noam.Noamlr", "conf": {**CONF, "warmup_steps": 0}},
             "optim_sches.conf: Noamlr: warmup_steps must be a whole number of real steps >= 1, got 0",
         ),

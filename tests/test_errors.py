@@ -20,6 +20,10 @@ BUILTINS = {
 }
 
 
+def test_a_wrong_selection_of_parameters_is_a_wrong_setting() -> None:
+    assert issubclass(errors.ParameterError, errors.ConfigError)
+
+
 def test_the_tree_is_complete() -> None:
     assert {name for name in errors.__all__ if name[0].isupper()} == {*BUILTINS, "OptimSchedulerError"}
 

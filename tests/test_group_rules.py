@@ -20,6 +20,8 @@ ALLOWED = group_keys(torch.optim.AdamW)
         ("encoder", ["encoder", "encoder.0.bias"], ["encoders", "my.encoder"]),
         ("a.b", ["a.b", "a.b.c"], ["axb", "a"]),
         ("*.bias", ["bias.bias", "a.b.bias"], ["bias", "a.biases"]),
+        ("*.a.*.w", ["m.a.b.w", "a.a.a.w.x", "m.a.a.w"], ["a.b.w", "m.a.w", "m.a.b.v"]),
+        ("a**#", ["a1", "ab.12.c"], ["a", "a.b"]),
         ("layers.#", ["layers.0", "layers.11.norm"], ["layers", "layers.x", "layers.-1"]),
         ("a+", ["a+", "a+.b"], ["aa"]),  # no other sign means anything
     ],
@@ -29,6 +31,12 @@ def test_R14_a_pattern_is_a_name_with_stars_and_numbers(
 ) -> None:
     assert all(map(pattern(text).fullmatch, fits))
     assert not any(map(pattern(text).fullmatch, fits_not))
+
+
+def test_R14_a_pattern_of_many_stars_takes_no_longer_than_others() -> None:
+    name = "decoder." + "a" * 200 + ".weight"
+    assert pattern("*a" * 60 + "*").fullmatch(name)
+    assert not pattern("*a" * 60 + "b").fullmatch(name)  # would not end, if every split were tried
 
 
 def test_R16_a_rule_holds_what_was_written() -> None:

@@ -68,8 +68,22 @@ def test_object_at_does_not_hide_what_is_missing_inside_a_module(
 ) -> None:
     (tmp_path / "needs_more_than_there_is.py").write_text("import not_installed_at_all\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
-        object_at("needs_more_than_there_is.X", WHERE)
+    said = message_of(lambda: object_at("needs_more_than_there_is.X", WHERE))
+    assert said == (
+        f"{WHERE}: 'needs_more_than_there_is.X' cannot be imported: "
+        "ModuleNotFoundError: No module named 'not_installed_at_all'"
+    )
+
+
+def test_object_at_says_what_else_a_module_does_when_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "divides_by_zero.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = message_of(lambda: object_at("divides_by_zero.X", WHERE))
+    assert said.endswith("cannot be imported: ZeroDivisionError: division by zero")
+    endless = "a." * 3000 + "X"  # a module in a module in a module: Python's stack does not reach so far
+    assert message_of(lambda: object_at(endless, WHERE)).startswith(f"{WHERE}: 'a.a.a.")
 
 
 def test_class_at_knows_short_names_and_paths() -> None:
@@ -139,3 +153,14 @@ def test_construct_says_where_the_refused_value_stands() -> None:
 def test_a_misspelt_short_name_with_a_dot_is_answered_with_the_short_name() -> None:
     with pytest.raises(ConfigError, match=r"there is no 'noam\.Noamlrr'\. Did you mean 'noam\.Noamlr'\?"):
         class_at("noam.Noamlrr", Schedule, WHERE, {"noam.Noamlr": Schedule, "exp.Exp": Schedule})
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), OSError("no such file"), MemoryError("too much"), IndexError()]
+)
+def test_construct_says_of_what_kind_an_error_is_that_is_no_word_on_the_arguments(error: Exception) -> None:
+    def fails() -> None:
+        raise error
+
+    said = message_of(lambda: construct(fails, {}, WHERE))
+    assert said.endswith(f"fails refuses this: {type(error).__name__}: {error}")

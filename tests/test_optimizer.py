@@ -96,7 +96,7 @@ def test_R17_an_unknown_key_names_the_nearest() -> None:
     ("optim_type", "conf"),
     [
         ("Adam", {"betas": (1.5, 0.9)}),  # a ValueError of torch's
-        ("Adam", {"betas": 0.9}),  # a TypeError
+        ("Adam", {"betas": ("a", "b")}),  # a TypeError
         ("Adam", {"fused": True, "foreach": True}),  # a RuntimeError
         ("SGD", {"momentum": "much"}),
     ],
@@ -106,6 +106,30 @@ def test_R17_what_the_optimizer_says_against_its_values_is_passed_on(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^optim_conf: {optim_type} refuses this: "):
         build(optim_type, **conf)
+
+
+@pytest.mark.parametrize(
+    ("optim_type", "conf", "says"),
+    [
+        ("Adam", {"betas": 0.9}, "betas must be 2 numbers like (0.9, 0.999), got 0.9"),
+        ("Adam", {"betas": [0.9]}, "betas must be 2 numbers like (0.9, 0.999), got [0.9]"),  # an IndexError
+        ("Adam", {"betas": {}}, "betas must be 2 numbers like (0.9, 0.999), got {}"),  # a KeyError
+        ("Adam", {"betas": [0.9, 0.9, 0.9]}, "betas must be 2 numbers like"),  # fails in the first update
+        ("SGD", {"nesterov": 3, "momentum": 0.9}, "nesterov must be True or False, got 3"),
+        ("Adam", {"eps": float("inf")}, "eps must be finite, got inf"),
+        ("AdamW", {"weight_decay": float("inf")}, "weight_decay must be finite, got inf"),
+    ],
+)
+def test_R17_what_torch_would_take_and_fail_with_later_is_refused(
+    optim_type: str, conf: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(optim_type, **conf)
+    assert str(caught.value).startswith(f"optim_conf: {says}")
+    owned = own(a_model(), rules=[GroupRule(name=("*",), settings=conf)])
+    with pytest.raises(ConfigError) as caught:
+        build_optimizer(find_optimizer(optim_type), {"lr": 1.0}, owned)
+    assert str(caught.value).startswith(f"param_groups: the rule '*': {says}")
 
 
 def test_R03_the_base_is_lr_or_the_default_of_the_optimizer() -> None:

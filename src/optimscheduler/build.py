@@ -55,10 +55,11 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
     """
     for key in exp_cfg:
         if key not in _SHARED:
-            raise ConfigError(f"build_optim_sches takes no {key!r}. {nearest(key, _SHARED)}")
+            raise ConfigError(f"build_optim_sches takes no {key!r:.80}. {nearest(key, _SHARED)}")
     if not isinstance(optim_sches, Mapping) or not optim_sches:
         raise ConfigError(
-            f"optim_sches must be a mapping with 'type' and 'conf', or of names to such, got {optim_sches!r}"
+            f"optim_sches must be a mapping with 'type' and 'conf', or of names to such, "
+            f"got {optim_sches!r:.80}"
         )
     if set(optim_sches) & {"type", "conf"}:
         return OptimSchedulerDict({NAME: _build_one(model, optim_sches, exp_cfg, "optim_sches")})
@@ -69,24 +70,25 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
 
 def _build_one(model: nn.Module, described: object, exp_cfg: Mapping[str, Any], where: str) -> OptimScheduler:
     if not isinstance(described, Mapping):
-        raise ConfigError(f"{where} must be a mapping with 'type' and 'conf', got {described!r}")
+        raise ConfigError(f"{where} must be a mapping with 'type' and 'conf', got {described!r:.80}")
     for key in described:
         if key not in ("type", "conf"):
-            raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, ['type', 'conf'])}")
+            raise ConfigError(f"{where}: unknown key {key!r:.80}. {nearest(key, ['type', 'conf'])}")
     conf = described.get("conf", {})
     if not isinstance(conf, Mapping):
-        raise ConfigError(f"{where}.conf must be a mapping, got {conf!r}")
+        raise ConfigError(f"{where}.conf must be a mapping, got {conf!r:.80}")
     for key in conf:
         if not isinstance(key, str):
-            raise ConfigError(f"{where}.conf: a key is the name of an argument, got {key!r}")
+            raise ConfigError(f"{where}.conf: a key is the name of an argument, got {key!r:.80}")
     found: type[OptimScheduler] = class_at(
         described.get("type", "OptimScheduler"), OptimScheduler, f"{where}.type", TYPES
     )
     for key in ("optim_type", "optim_conf"):
         if key not in conf:
-            raise ConfigError(f"{where}.conf: {found.__name__} needs {key!r}, which is missing")
-    if "model" in conf:
-        raise ConfigError(f"{where}.conf: 'model' is given by the program, not by the configuration")
+            raise ConfigError(f"{where}.conf: {found.__name__} needs {key!r:.80}, which is missing")
+    for key in ("model", "self"):
+        if key in conf:
+            raise ConfigError(f"{where}.conf: {key!r} is given by the program, not by the configuration")
     try:
         return found(model=model, **{**exp_cfg, **conf})
     except OptimSchedulerError as error:

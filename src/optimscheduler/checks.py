@@ -25,7 +25,7 @@ def boolean(where: str, value: object) -> bool:
         ConfigError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ConfigError(f"{where} must be True or False, got {value!r}")
+        raise ConfigError(f"{where} must be True or False, got {value!r:.80}")
     return value
 
 
@@ -50,7 +50,7 @@ def whole(where: str, value: object, *, least: int = -_MOST, unit: str = "") -> 
         return int(value)
     of = f" of {unit}" if unit else ""
     bound = f" >= {least}" if least > -_MOST else ""
-    raise ConfigError(f"{where} must be a whole number{of}{bound}, got {value!r}")
+    raise ConfigError(f"{where} must be a whole number{of}{bound}, got {value!r:.80}")
 
 
 def number(
@@ -85,7 +85,7 @@ def number(
         return float(value)
     bounds = [(">=", least), ("<=", most), (">", above), ("<", below)]
     told = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
-    raise ConfigError(f"{where} must be a finite number{' ' + told if told else ''}, got {value!r}")
+    raise ConfigError(f"{where} must be a finite number{' ' + told if told else ''}, got {value!r:.80}")
 
 
 def one_of(where: str, value: object, options: Iterable[str]) -> str:
@@ -96,5 +96,5 @@ def one_of(where: str, value: object, options: Iterable[str]) -> str:
     """
     known = list(options)
     if not isinstance(value, str) or value not in known:
-        raise ConfigError(f"{where}: {value!r} is not known. {nearest(value, known)}")
+        raise ConfigError(f"{where}: {value!r:.80} is not known. {nearest(value, known)}")
     return value

@@ -2,7 +2,7 @@
 
     OptimSchedulerError
      |- ConfigError      (ValueError)          a setting is wrong; nothing was built
-     |- ParameterError   (ValueError)          a selection of parameters is wrong
+     |   `- ParameterError                     a selection of parameters is wrong
      |- LossNotFound     (KeyError)            the model did not return the loss that was asked for
      |- NonFiniteError   (FloatingPointError)  too many refused gradients in a row
      |- CheckpointError  (RuntimeError)        a saved state cannot be used
@@ -40,7 +40,7 @@ class ConfigError(OptimSchedulerError, ValueError):
     """A setting is missing, misspelt or out of range."""
 
 
-class ParameterError(OptimSchedulerError, ValueError):
+class ParameterError(ConfigError):
     """A rule selects no parameter, or a parameter is claimed twice."""
 
 

@@ -100,7 +100,7 @@ def _from_mapping(value: Mapping[Any, Any], where: str, depth: int) -> AnySchedu
     """The schedule of a `{type, conf}` mapping. Any: whatever the configuration holds, checked here."""
     for key in value:
         if key not in ("type", "conf"):
-            raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, ['type', 'conf'])}")
+            raise ConfigError(f"{where}: unknown key {key!r:.80}. {nearest(key, ['type', 'conf'])}")
     if "type" not in value:
         raise ConfigError(f"{where} needs a 'type', the name of a schedule. {nearest('', SCHEDULES)}")
     cls = _class(value["type"], f"{where}.type")
@@ -189,7 +189,7 @@ class _Walk:
             if keyword.arg is None:
                 raise self.refused(keyword.value, _UNPACKED)
             if keyword.arg in conf:
-                raise ConfigError(f"{self.at(keyword)}: {cls.__name__} is given {keyword.arg!r} twice")
+                raise ConfigError(f"{self.at(keyword)}: {cls.__name__} is given {keyword.arg!r:.80} twice")
             conf[keyword.arg] = self.value(keyword.value, depth + 1)
         return _built(cls, conf, self.at(node))
 

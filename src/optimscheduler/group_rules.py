@@ -29,7 +29,11 @@ def pattern(text: str) -> re.Pattern[str]:
     >>> bool(pattern("encoder.layers.#").fullmatch("encoder.layers.11.norm.bias"))
     True
     """
-    body = re.escape(text).replace(r"\*", ".*").replace(r"\#", r"(\d+)")
+    first, *rest = (re.escape(part).replace(r"\#", r"(\d+)") for part in re.split(r"\*+", text))
+    inner = "".join(
+        f"(?>.*?{part})" for part in rest[:-1]
+    )  # the first place will do: others take ever longer
+    body = f"{first}{inner}.*{rest[-1]}" if rest else first
     return re.compile(rf"{body}(\..*)?")
 
 
@@ -60,10 +64,10 @@ class GroupRule:
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name for name in self.name):
             raise ConfigError(
-                f"param_groups: name must be a pattern or a list of patterns, got {self.name!r}"
+                f"param_groups: name must be a pattern or a list of patterns, got {self.name!r:.80}"
             )
-        if self.ndim and not re.fullmatch(r"(<=|>=|==|<|>)\s*\d+", self.ndim):
-            raise ConfigError(f"param_groups: ndim must be like 1, '<2' or '>=2', got {self.ndim!r}")
+        if self.ndim and not re.fullmatch(r"(<=|>=|==|<|>)\s*\d{1,9}", self.ndim):
+            raise ConfigError(f"param_groups: ndim must be like 1, '<2' or '>=2', got {self.ndim!r:.80}")
         if not self.name and not self.ndim:
             raise ConfigError("param_groups: a rule needs a 'name' or an 'ndim'")
         if self.layer_decay is not None:
@@ -103,16 +107,18 @@ def read_rules(rules: object, allowed: Iterable[str]) -> list[GroupRule]:
     if rules is None:
         return []
     if not isinstance(rules, Sequence) or isinstance(rules, str):
-        raise ConfigError(f"param_groups must be a list of rules like {_EXAMPLE}, got {rules!r}")
+        raise ConfigError(f"param_groups must be a list of rules like {_EXAMPLE}, got {rules!r:.80}")
     return [_read(rule, list(allowed)) for rule in rules]
 
 
 def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
     if not isinstance(rule, Mapping):
-        raise ConfigError(f"param_groups: a rule is a mapping like {_EXAMPLE}, got {rule!r}")
+        raise ConfigError(f"param_groups: a rule is a mapping like {_EXAMPLE}, got {rule!r:.80}")
     for key in rule:
         if key not in _SELECTORS and key not in allowed:
-            raise ConfigError(f"param_groups: unknown key {key!r}. {nearest(key, [*_SELECTORS, *allowed])}")
+            raise ConfigError(
+                f"param_groups: unknown key {key!r:.80}. {nearest(key, [*_SELECTORS, *allowed])}"
+            )
     name, ndim = rule.get("name", ()), rule.get("ndim", "")
     if isinstance(ndim, int) and not isinstance(ndim, bool):
         ndim = f"=={ndim}"
@@ -121,7 +127,7 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
     if not isinstance(schedules, Mapping):
         raise ConfigError(
             f"param_groups: schedules must be a mapping like {{weight_decay: 'Linear(steps=100)'}}, got "
-            f"{schedules!r}"
+            f"{schedules!r:.80}"
         )
     if rule.get("schedule") is not None:
         if "lr" in schedules:

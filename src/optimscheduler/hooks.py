@@ -27,7 +27,9 @@ def check_collisions(owner: str, hook: Hook, taken: Iterable[str]) -> None:
         ConfigError: it has one.
     """
     for name in sorted(set(_arguments(hook)) & set(taken)):
-        raise ConfigError(f"{owner}.sche_init: {name!r} is an argument of OptimScheduler; use another name")
+        raise ConfigError(
+            f"{owner}.sche_init: {name!r:.80} is an argument of OptimScheduler; use another name"
+        )
 
 
 def check_sche_conf(owner: str, hook: Hook, sche_conf: Mapping[str, Any], others: Iterable[str]) -> None:
@@ -46,7 +48,7 @@ def check_sche_conf(owner: str, hook: Hook, sche_conf: Mapping[str, Any], others
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(hook).parameters.values())
     for key in sche_conf:
         if key not in arguments and not takes_any:
-            raise ConfigError(f"{owner} takes no {key!r}. {nearest(key, [*others, *arguments])}")
+            raise ConfigError(f"{owner} takes no {key!r:.80}. {nearest(key, [*others, *arguments])}")
     for name, parameter in arguments.items():
         if parameter.default is parameter.empty and name not in sche_conf:
-            raise ConfigError(f"{owner} needs {name!r}, which is missing")
+            raise ConfigError(f"{owner} needs {name!r:.80}, which is missing")

@@ -10,7 +10,7 @@ from typing import Any
 
 from optimscheduler.errors import ConfigError, nearest
 
-__all__ = ["check_call", "class_at", "construct", "object_at"]
+__all__ = ["check_call", "class_at", "construct", "object_at", "reason"]
 
 
 def object_at(path: str, where: str) -> Any:  # Any: whatever stands there
@@ -21,23 +21,28 @@ def object_at(path: str, where: str) -> Any:  # Any: whatever stands there
         where: the place in the configuration, for the message.
 
     Raises:
-        ConfigError: there is no such module or name; nearest names are listed.
+        ConfigError: there is no such module or name, nearest names are listed; or it cannot be imported.
     """
     module_path, _, name = path.rpartition(".")
     if not all(part.isidentifier() for part in path.split(".")) or not module_path:
-        raise ConfigError(f"{where}: {path!r} is not a dotted path like 'package.module.Name'")
+        raise ConfigError(f"{where}: {path!r:.80} is not a dotted path like 'package.module.Name'")
     try:
         module = importlib.import_module(module_path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_path + ".").startswith(error.name + "."):
-            raise  # the module is there, and something that it needs is not
+        there = hasattr(module, name)
+    except SyntaxError as error:
+        place = f"{error.filename} line {error.lineno}"
+        raise ConfigError(f"{where}: {place} cannot be read: {error.msg}") from error
+    except Exception as error:  # whatever a module does when it is imported
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not missing or not (module_path + ".").startswith(missing + "."):
+            raise ConfigError(f"{where}: {path!r:.80} cannot be imported: {reason(error)}") from error
         raise ConfigError(
-            f"{where}: there is no module {error.name!r} (wanted for {path!r}). "
+            f"{where}: there is no module {missing!r:.80} (wanted for {path!r:.80}). "
             "Is it installed, or beside the configuration file?"
         ) from None
-    if not hasattr(module, name):
+    if not there:
         known = [n for n in vars(module) if not n.startswith("_")]
-        raise ConfigError(f"{where}: module {module_path!r} has no {name!r}. {nearest(name, known)}")
+        raise ConfigError(f"{where}: module {module_path!r:.80} has no {name!r:.80}. {nearest(name, known)}")
     return getattr(module, name)
 
 
@@ -58,16 +63,16 @@ def class_at(
     short = known or {}
     needed = " or ".join(kind.__name__ for kind in (base if isinstance(base, tuple) else (base,)))
     if not isinstance(path, str):
-        raise ConfigError(f"{where} must be the name of a {needed}, got {path!r}")
+        raise ConfigError(f"{where} must be the name of a {needed}, got {path!r:.80}")
     if path in short:
         found: Any = short[path]
     elif short and "." not in path:
-        raise ConfigError(f"{where}: there is no {needed} {path!r}. {nearest(path, short)}")
+        raise ConfigError(f"{where}: there is no {needed} {path!r:.80}. {nearest(path, short)}")
     else:
         found = _object_near(path, where, short)
     if not (isinstance(found, type) and issubclass(found, base)):
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
-        raise ConfigError(f"{where}: {path!r} is of type {kind}, but needed here: {needed}")
+        raise ConfigError(f"{where}: {path!r:.80} is of type {kind}, but needed here: {needed}")
     return found
 
 
@@ -79,7 +84,7 @@ def _object_near(path: str, where: str, short: Mapping[str, type]) -> Any:  # An
         near = difflib.get_close_matches(path, short, n=1)
         if not near:
             raise
-        raise ConfigError(f"{where}: there is no {path!r}. Did you mean {near[0]!r}?") from error
+        raise ConfigError(f"{where}: there is no {path!r:.80}. Did you mean {near[0]!r}?") from error
 
 
 def check_call(target: Callable[..., Any], conf: Mapping[str, Any], where: str, *given: str) -> None:
@@ -100,16 +105,16 @@ def check_call(target: Callable[..., Any], conf: Mapping[str, Any], where: str, 
     if len(parameters) == len(named) + len([p for p in parameters if p.name in given]):  # no **kwargs
         for key in conf:
             if key not in named:
-                raise ConfigError(f"{where}: {name} takes no {key!r}. {nearest(key, named)}")
+                raise ConfigError(f"{where}: {name} takes no {key!r:.80}. {nearest(key, named)}")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in conf:
-            raise ConfigError(f"{where}: {name} needs {key!r}, which is missing")
+            raise ConfigError(f"{where}: {name} needs {key!r:.80}, which is missing")
 
 
 def construct(
     target: Callable[..., Any], conf: Mapping[str, Any], where: str
 ) -> Any:  # Any: the target's own
-    """Call `target(**conf)`; what it says against its arguments becomes a ConfigError with the place.
+    """Call `target(**conf)`; whatever it says against that becomes a ConfigError with the place.
 
     Raises:
         ConfigError: keys that do not fit, or values that the target refuses.
@@ -119,7 +124,17 @@ def construct(
         return target(**conf)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever it raises: a path that is not there, too little memory, ...
         raise ConfigError(
-            f"{where}: {getattr(target, '__qualname__', target)} refuses this: {error}"
+            f"{where}: {getattr(target, '__qualname__', target)} refuses this: {reason(error)}"
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """What an error of somebody else's says; with its kind where the text alone says too little.
+
+    >>> reason(ValueError("width must be >= 1")), reason(KeyError("width"))
+    ('width must be >= 1', "KeyError: 'width'")
+    """
+    text = f"{error!s:.500}"
+    return text if isinstance(error, TypeError | ValueError) and text else f"{type(error).__name__}: {text}"

@@ -135,7 +135,7 @@ class OptimScheduler:
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
         if not isinstance(optim_conf, Mapping):
-            raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r}")
+            raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r:.80}")
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         boolean("distributed", distributed)
@@ -181,7 +181,7 @@ class OptimScheduler:
                 ),
             ),
             kernel=kernel_for(self.optimizer),
-            ledger=Ledger(loss, max_skips, forensics),
+            ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,
         )
@@ -529,7 +529,7 @@ def _read_all(where: str, schedules: Mapping[str, object] | None) -> dict[str, S
     """The schedules of numbers of the optimizer's groups, none of which may listen to a metric."""
     if schedules is not None and not isinstance(schedules, Mapping):
         raise ConfigError(
-            f"{where} must be a mapping like {{'weight_decay': 'Linear(steps=100)'}}, got {schedules!r}"
+            f"{where} must be a mapping like {{'weight_decay': 'Linear(steps=100)'}}, got {schedules!r:.80}"
         )
     read = {place: read_schedule(text, f"{where}: {place}") for place, text in (schedules or {}).items()}
     return {place: checked_schedule(f"{where}: {place}", found) for place, found in read.items()}
@@ -553,9 +553,9 @@ def _renamed(time_func: Timer | None, optim_name: str | None) -> Timer:
 
 
 def _check_names(optim_loss: object, updated_modules: object, exclude: object) -> None:
-    if not (optim_loss is None or isinstance(optim_loss, str)):
-        raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r}")
+    if not (optim_loss is None or (isinstance(optim_loss, str) and optim_loss)):
+        raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r:.80}")
     for key, names in {"updated_modules": updated_modules, "exclude": exclude}.items():
         many = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
         if not (many or (names is None and key == "updated_modules")) or names == "":
-            raise ConfigError(f"{key} must be a name or a list of names, got {names!r}")
+            raise ConfigError(f"{key} must be a name or a list of names, got {names!r:.80}")

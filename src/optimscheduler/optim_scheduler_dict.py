@@ -55,10 +55,12 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         (first_name, first), *others = self._members.items()
         for name, optim in others:
             if optim.model is not first.model:
-                raise ConfigError(f"{name!r} and {first_name!r} are of different models; a dict is over one")
+                raise ConfigError(
+                    f"{name!r:.80} and {first_name!r} are of different models; a dict is over one"
+                )
             if optim.use_amp != first.use_amp:
                 raise ConfigError(
-                    f"use_amp: {optim.use_amp!r} for {name!r}, {first.use_amp!r} for {first_name!r}; the "
+                    f"use_amp: {optim.use_amp!r} for {name!r:.80}, {first.use_amp!r} for {first_name!r}; the "
                     "members share one forward pass, so they must have the same"
                 )
             if optim.distributed != first.distributed:

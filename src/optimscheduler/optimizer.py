@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from optimscheduler.checks import number
+from optimscheduler.checks import boolean, number
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import check_call, class_at
+from optimscheduler.lookup import check_call, class_at, reason
 from optimscheduler.parameters import OwnedParameters
 from optimscheduler.shards import is_sharded
 
@@ -100,8 +101,8 @@ def build_optimizer(
     groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
     try:
         return optimizer_class(groups, **conf)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {error}") from error
+    except Exception as error:  # whatever an optimizer raises
+        raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}") from error
 
 
 def _check_settings(
@@ -110,12 +111,32 @@ def _check_settings(
     """Let the optimizer look at the settings of every group, which it would take as they are."""
     stand_in = torch.nn.Parameter(torch.zeros(2, 2))
     plain = {key: value for key, value in conf.items() if key not in _IMPLEMENTATIONS}
+    _check_kinds(optimizer_class, conf, "optim_conf")
     for group in owned.groups:
+        where = "optim_conf" if not group.settings else f"param_groups: the rule '{group.label:.80}'"
+        _check_kinds(optimizer_class, group.settings, where)
         try:
             optimizer_class([stand_in], **{**plain, **group.settings})
-        except (TypeError, ValueError, RuntimeError) as error:
-            where = "optim_conf" if not group.settings else f"param_groups: the rule '{group.label}'"
-            raise ConfigError(f"{where}: {optimizer_class.__name__} refuses this: {error}") from error
+        except Exception as error:  # whatever an optimizer raises
+            raise ConfigError(f"{where}: {optimizer_class.__name__} refuses this: {reason(error)}") from error
+
+
+def _check_kinds(optimizer_class: type[Optimizer], settings: Mapping[str, Any], where: str) -> None:
+    """Refuse what optimizers take as it is, and stumble over in the first update or never train with."""
+    parameters = inspect.signature(optimizer_class).parameters
+    for key, value in settings.items():
+        default = parameters[key].default if key in parameters else None
+        if isinstance(default, bool):
+            boolean(f"{where}: {key}", value)
+        elif isinstance(default, tuple) and (
+            not isinstance(value, list | tuple) or len(value) != len(default)
+        ):
+            raise ConfigError(
+                f"{where}: {key} must be {len(default)} numbers like {default}, got {value!r:.80}"
+            )
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, float) and not math.isfinite(part):
+                raise ConfigError(f"{where}: {key} must be finite, got {value!r:.80}")
 
 
 def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:

@@ -127,7 +127,7 @@ def _matching(what: str, texts: Sequence[str], names: Mapping[int, list[str]]) -
             known = {
                 name.rsplit(".", depth)[0] for a in names.values() for name in a for depth in range(1, 9)
             }
-            raise ParameterError(f"{what}: {text!r} matches no parameter. {nearest(text, known)}")
+            raise ParameterError(f"{what}: {text!r:.80} matches no parameter. {nearest(text, known)}")
         chosen |= dict.fromkeys(found)
     return list(chosen)
 

@@ -219,7 +219,7 @@ def precision_for(use_amp: bool | str, device: torch.device) -> Precision:
         return Autocast(device.type)
     if not isinstance(use_amp, bool):
         raise ConfigError(
-            f"use_amp: {use_amp!r} is not known. {nearest(use_amp, ['true', 'false', 'fp16', 'bf16'])}"
+            f"use_amp: {use_amp!r:.80} is not known. {nearest(use_amp, ['true', 'false', 'fp16', 'bf16'])}"
         )
     if use_amp and device.type != "meta":
         _log.info(

@@ -130,7 +130,8 @@ def driven_by(
         for place, schedule in {**schedules, **own}.items():
             if place not in ("lr", *known):
                 raise ConfigError(
-                    f"schedules: {type(optimizer).__name__} has no number {place!r}. {nearest(place, known)}"
+                    f"schedules: {type(optimizer).__name__} has no number {place!r:.80}. "
+                    f"{nearest(place, known)}"
                 )
             base = number(f"schedules: {place}, whose base is {_get(group, place)!r},", _get(group, place))
             found.append(Driven(group=i, place=place, base=base, schedule=schedule))

@@ -76,6 +76,7 @@ SETTINGS = {
     "a value the model refuses": bad(
         "train_cfg.model.conf={width: 0}", says=("train_cfg.model.conf: Tiny refuses this", "not 0")
     ),
+    "no device of this kind": bad("device=vulkan", says=("device: 'vulkan' cannot be used here",)),
     "no such device": bad("device=tpux", says=("device: 'tpux' cannot be used here", "write auto or cpu")),
     "no device with numbers": bad("device=meta", says=("device: 'meta' holds no numbers",)),
     "nothing left of an epoch": bad(
@@ -139,6 +140,15 @@ SETTINGS = {
     "no data": bad(
         "data_cfg.train.conf.count=0", says=("data_cfg.train: Points is empty", "data_cfg.train.conf")
     ),
+    "data without a length": bad(
+        "data_cfg.valid.type=torch.utils.data.TensorDataset",
+        "data_cfg.valid.conf={}",
+        says=("data_cfg.valid: TensorDataset does not say how long it is: IndexError",),
+    ),
+    "data that cannot be made": bad(
+        "data_cfg.train.conf.count=-1", says=("data_cfg.train.conf: Points refuses this: RuntimeError",)
+    ),
+    "too many processes": bad("data_cfg.num_workers=10000", says=("data_cfg.num_workers", "from 0 to 1024")),
     "no held-out data": bad("data_cfg.valid.conf.count=0", says=("data_cfg.valid: Points is empty",)),
     # overrides
     "no override": bad("accum_grad", says=("'accum_grad' is no override", "path.to.key=value")),

@@ -111,13 +111,15 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
         ),
         ("data_cfg.train.conf={1: 2}", "data_cfg.train.conf must be a mapping of argument names"),
         ("data_cfg={1: 2, train: {type: a.B}, batch_size: 1}", "data_cfg.1: unknown key"),
+        ('data_cfg={"\\e[2J": 2, train: {type: a.B}, batch_size: 1}', r"data_cfg.'\x1b[2J': unknown key"),
+        (f"{'x' * 1000}=1", f"'{'x' * 79}: unknown key"),
         (
             "train_cfg.optim_sches=",
             "train_cfg.optim_sches must be a mapping with 'type' and 'conf', got None",
         ),
         ("train_cfg.model={conf: {}}", "train_cfg.model.type is missing"),
         ("optim_sches={}", "optim_sches: unknown key. Did you mean train_cfg.optim_sches?"),
-        ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number >= 0, got -1"),
+        ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number from 0 to 1024, got -1"),
     ],
 )
 def test_the_message_has_place_value_and_what_is_allowed(override: str, says: str) -> None:

@@ -273,3 +273,36 @@ def test_the_window_follows_from_samples_or_tokens(
 def test_what_does_not_come_out_even_is_refused(overrides: list[str], tokens: int | None, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         accumulation(config_of(*overrides), 2, tokens)
+
+
+@pytest.mark.parametrize("epochs", [10**9, 10**12, 2**60])
+def test_a_run_of_any_length_is_planned_at_once(epochs: int) -> None:
+    member = plan_of(f"num_epochs={epochs}", f"{CONF}.warmup_steps={epochs}").members["main"]
+    assert member.updates == 3 * epochs
+    at, lr = member.peak
+    assert at == pytest.approx(epochs, rel=1e-15)  # beyond 2^53 neighbours have the same learning rate
+    assert lr == pytest.approx(1e-2, rel=1e-6)
+    assert len(member.curve) < 3000
+
+
+def test_a_run_that_is_longer_than_can_be_counted_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^num_epochs: 9223372036854775807 epochs are 2767\d+ windows"):
+        plan_of(f"num_epochs={2**63 - 1}")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        (
+            'Custom("builtins.len")',
+            r'schedule: Custom\("builtins\.len"\): at s = 1 it failed: object of type',
+        ),
+        (
+            "Product(Constant(1e200), Constant(1e200))",
+            "schedule: Product: the factor at s = 1 must be a finite",
+        ),
+    ],
+)
+def test_a_curve_that_cannot_be_worked_out_is_told_with_its_place(schedule: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^train_cfg\.optim_sches: {says}"):
+        plan_of(scheduled(schedule))

@@ -65,6 +65,8 @@ def test_merge_keys_are_defaults() -> None:
 
 TENFOLD = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True))
 
+CHAIN = "".join(f"a{i + 1}: &a{i + 1} [*a{i}]\n" for i in range(200))  # flat to look at
+
 REFUSED: list[tuple[str, str]] = [
     ("a: Off", "here line 1: 'Off' is a truth value to some YAML readers"),
     ("a: 1\nb: 2\na: 3", "here line 3: duplicate key 'a', first given in line 1"),
@@ -86,8 +88,12 @@ REFUSED: list[tuple[str, str]] = [
     ("a:\n  - {[1]: 2}", "here line 2: a key must be a single word"),
     ("a: 1\nb: \x01", "here line 2: a character that YAML does not allow"),
     ("a: " + "9" * 5000, "here line 1: this number is too long"),
-    ("[" * 1200, "here: nested too deep to be read"),
-    (f"a: &a [{', '.join('1' * 10)}]\n{TENFOLD}", "here: more than 100,000 values"),
+    ("[" * 1200, "here line 1: nested too deep to be read; at most 100"),
+    (f"a: &a [{', '.join('1' * 10)}]\n{TENFOLD}", "here line 5: more than 100,000 values"),
+    ("a: 1\nb: " + "[" * 101 + "]" * 101, "here line 2: nested too deep to be read"),
+    (f"a0: &a0 [1]\n{CHAIN}", "here line 100: nested too deep to be read"),
+    ('a: 1\nb: "\\ud800"', "here line 2: half a character"),
+    ('"\\udfff": 1', "here line 1: half a character"),
     ("<<: 3", "here line 1: while constructing a mapping, expected a mapping"),
 ]
 

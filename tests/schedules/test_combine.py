@@ -140,6 +140,10 @@ def test_custom_refuses_what_is_no_factor() -> None:
     )
     with pytest.raises(ConfigError, match=message):
         Custom(cases.negative)(3)
+    with pytest.raises(ConfigError, match=r'^Custom\("builtins\.len"\): at s = 3 it failed: object of type'):
+        Custom("builtins.len")(3)
+    with pytest.raises(ConfigError, match=r"at s = 3 it failed: ZeroDivisionError: "):
+        Custom(lambda s: s // 0)(3)
 
 
 def test_lists_become_tuples_at_birth_so_that_nothing_changes_later() -> None:

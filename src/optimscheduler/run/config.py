@@ -52,6 +52,7 @@ Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=2**63)]
 Conf = Annotated[dict[str, Any], BeforeValidator(_mapping)]  # Any: the arguments of some class
 
 _MORE: Final = "a whole number >= 1"
+_MOST_WORKERS: Final = 1_024  # beyond that it is a slip, which ends in as many processes
 
 
 class _Section(BaseModel):
@@ -94,14 +95,16 @@ class DataConfig(_Section):
         valid: another one, for validation at each epoch's end; None goes without.
         batch_size: items per batch, >= 1.
         valid_batch_size: None is `batch_size`.
-        num_workers: processes that load data, >= 0; changes no result.
+        num_workers: processes that load data, 0 to 1024; changes no result.
     """
 
     train: ClassConfig = Field(description="a mapping with 'type' and 'conf'")
     valid: ClassConfig | None = Field(None, description="a mapping with 'type' and 'conf', or null")
     batch_size: Whole = Field(description=_MORE)
     valid_batch_size: Whole | None = Field(None, description=f"{_MORE}, or null for batch_size")
-    num_workers: Annotated[int, BeforeValidator(_whole)] = Field(0, ge=0, description="a whole number >= 0")
+    num_workers: Annotated[int, BeforeValidator(_whole)] = Field(
+        0, ge=0, le=_MOST_WORKERS, description=f"a whole number from 0 to {_MOST_WORKERS}"
+    )
 
 
 class RunConfig(_Section):

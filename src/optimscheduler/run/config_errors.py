@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from optimscheduler.errors import nearest
 
 __all__ = ["told"]
+
+_LONGEST: Final = 80  # characters of a key
 
 Values = Mapping[str, Any]  # Any: whatever stands in the YAML
 Section = type[BaseModel]
@@ -41,9 +43,9 @@ def _mistake(path: list[str], schema: Section, values: Values) -> tuple[str, str
     """
     place, section, given = [], schema, values
     for depth, name in enumerate(path):
-        place.append(name)
+        place.append(_written(name))
         if name not in section.model_fields:
-            return ".".join(place), _unknown(place, section, schema)
+            return ".".join(place), _unknown(".".join(place), name, section, schema)
         field = section.model_fields[name]
         if name not in given:
             return ".".join(place), f"{'.'.join(place)} is missing; give {field.description}"
@@ -54,11 +56,15 @@ def _mistake(path: list[str], schema: Section, values: Values) -> tuple[str, str
     return ".".join(place), f"{'.'.join(place)} must be {field.description}, got {given!r:.80}"
 
 
-def _unknown(place: list[str], section: Section, schema: Section) -> str:
-    key = place[-1]
+def _written(key: str) -> str:
+    """A key as a part of a place: quoted where it would not be seen, and cut if it is long."""
+    return key if key.isprintable() and key.strip() and len(key) <= _LONGEST else f"{key!r:.{_LONGEST}}"
+
+
+def _unknown(place: str, key: str, section: Section, schema: Section) -> str:
     homes = [home for home in _places(schema) if home.rpartition(".")[2] == key]
     hint = f"Did you mean {homes[0]}?" if homes else nearest(key, section.model_fields)
-    return f"{'.'.join(place)}: unknown key. {hint}"
+    return f"{place}: unknown key. {hint}"
 
 
 def _places(section: Section, prefix: str = "") -> Iterator[str]:

@@ -74,7 +74,7 @@ def sorted_out(what: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
             overrides.append(text)
         else:
             raise ConfigError(
-                f"{text!r} is neither a YAML file nor a schedule like 'Warmup(steps=500, "
+                f"{text!r:.80} is neither a YAML file nor a schedule like 'Warmup(steps=500, "
                 "then=Cosine(steps=9500))', nor a setting like num_epochs=3"
             )
     if overrides and len(files) != 1:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Final
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config import RunConfig
 
 __all__ = ["Horizon", "accumulation"]
+
+_MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class Horizon:
             accum_grads: the OptimSchedulers'; windows are counted by the smallest.
 
         Raises:
-            ConfigError: `drop` leaves nothing.
+            ConfigError: `drop` leaves nothing, or the run is longer than can be counted.
         """
         together = math.lcm(*accum_grads)  # where the windows of all of them end
         dropped = batches % together if config.partial_window == "drop" else 0
@@ -59,6 +62,11 @@ class Horizon:
             dropped=dropped,
         )
         steps = config.num_steps
+        if whole.windows > _MOST:
+            raise ConfigError(
+                f"num_epochs: {config.num_epochs} epochs are {whole.windows} windows, "
+                "and at most 2^63 - 1 can be counted"
+            )
         return replace(whole, last=whole._end_of(steps)) if steps and steps < whole.windows else whole
 
     def _end_of(self, window: int) -> tuple[int, int]:

@@ -32,10 +32,10 @@ def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[st
         keys = path.split(".")
         if not sign or not all(keys):
             raise ConfigError(
-                f"{override!r} is no override; write path.to.key=value, for example "
+                f"{override!r:.80} is no override; write path.to.key=value, for example "
                 "train_cfg.optim_sches.conf.warmup_steps=200"
             )
-        _put(changed, keys, read_text(text, f"the override {override!r}"), override)
+        _put(changed, keys, read_text(text, f"the override {override!r:.80}"), override)
     return changed
 
 
@@ -50,12 +50,14 @@ def _put(place: Any, keys: list[str], value: object, override: str) -> None:  # 
         place = place[index]
         if not isinstance(place, dict | list):
             done = ".".join(keys[: depth + 1])
-            raise ConfigError(f"the override {override!r}: {done} is {place!r}, there is nothing inside")
+            raise ConfigError(
+                f"the override {override!r:.80}: {done} is {place!r:.80}, there is nothing inside"
+            )
 
 
 def _index(place: list[Any], key: str, override: str) -> int:
     if key.isdecimal() and int(key) < len(place):
         return int(key)
     raise ConfigError(
-        f"the override {override!r}: {key!r} is no place in a list of {len(place)}; the first is 0"
+        f"the override {override!r:.80}: {key!r:.80} is no place in a list of {len(place)}; the first is 0"
     )

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import class_at, construct
+from optimscheduler.lookup import class_at, construct, reason
 from optimscheduler.run.config import ClassConfig
 
 __all__ = ["build_dataset", "build_model", "device_named"]
@@ -43,7 +43,11 @@ def build_dataset(config: ClassConfig, where: str) -> Dataset[Any]:  # Any: what
             f"{where}.type: {name} has no length and no numbered items; the runner needs a map-style Dataset "
             "(__len__ and __getitem__), so that a run can be resumed in the middle of an epoch"
         )
-    if len(dataset) == 0:
+    try:
+        items = len(dataset)
+    except Exception as error:  # one that was built with nothing in it may not even know that
+        raise ConfigError(f"{where}: {name} does not say how long it is: {reason(error)}") from error
+    if items == 0:
         raise ConfigError(f"{where}: {name} is empty; check the paths and the selection in {where}.conf")
     return dataset
 
@@ -62,21 +66,15 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device: {name!r} cannot be used here ({reason}); write auto or cpu") from None
+    except Exception as error:  # of many kinds, one for each sort of device
+        told = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device: {name!r:.80} cannot be used here ({told:.200}); write auto or cpu"
+        ) from None
     if device.type == "meta":
         raise ConfigError("device: 'meta' holds no numbers; write auto or cpu")
     return device
 
 
 def _built(config: ClassConfig, kind: type, where: str) -> Any:  # Any: a `kind`
-    try:
-        found = class_at(config.type, kind, f"{where}.type")
-    except SyntaxError as error:
-        raise ConfigError(
-            f"{where}.type: {error.filename} line {error.lineno} cannot be read: {error.msg}"
-        ) from error
-    except ImportError as error:
-        raise ConfigError(f"{where}.type: {config.type!r} cannot be imported: {error}") from error
-    return construct(found, config.conf, f"{where}.conf")
+    return construct(class_at(config.type, kind, f"{where}.type"), config.conf, f"{where}.conf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from optimscheduler.build import build_optim_sches
 from optimscheduler.errors import ConfigError, OptimSchedulerError
+from optimscheduler.lookup import reason
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.parameters import canonical
@@ -142,13 +144,15 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
             model, optim_sches = _trial(config, accum_grad)
     except Exception as error:  # whatever it is: what is wrong with the configuration fails on the CPU again
         model, optim_sches = _trial(config, accum_grad)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        notes.append(f"built on the CPU, because the model cannot be built on the meta device: {reason:.100}")
+        cause = error.__cause__ or error
+        told = (str(cause) or type(cause).__name__).splitlines()[0]
+        notes.append(f"built on the CPU, because the model cannot be built on the meta device: {told:.100}")
     horizon = Horizon.of(config, batches, {optim.accum_grad for optim in optim_sches.values()})
     samples = config.data_cfg.batch_size * ranks  # per batch
     tokens = samples * tokens_per_item if isinstance(tokens_per_item, int) else None
+    alone = bool({"type", "conf"} & set(config.train_cfg.optim_sches))
     members = {
-        name: _member_plan(optim, horizon, samples=samples, tokens=tokens)
+        name: _member_plan("" if alone else f".{name}", optim, horizon, samples=samples, tokens=tokens)
         for name, optim in optim_sches.items()
     }
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
@@ -174,7 +178,9 @@ def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedule
     return model, build_members(config, model, accum_grad)
 
 
-def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None) -> MemberPlan:
+def _member_plan(
+    where: str, optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None
+) -> MemberPlan:
     horizon = replace(whole, accum_grad=optim.accum_grad)
     run = Run(
         steps=horizon.windows,
@@ -183,26 +189,20 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
         tokens_per_step=None if tokens is None else tokens * optim.accum_grad,
     )
     described, written = repr(optim), _schedules_of(optim)
-    try:
+    with _placed(where):
         optim.resolve(run)
-    except ConfigError as error:
-        raise ConfigError(f"train_cfg.optim_sches: {error}") from error
 
     def learning_rate(real_step: int) -> float:
-        lr = float(optim.update_lr(real_step=real_step, epoch_num=horizon.epoch_of(real_step)))
-        if not math.isfinite(lr) or lr < 0:
-            raise ConfigError(
-                f"train_cfg.optim_sches: {type(optim).__name__}.update_lr(real_step={real_step}, "
-                f"epoch_num={horizon.epoch_of(real_step)}) returned {lr!r}; "
-                "a learning rate is a finite number >= 0"
-            )
-        return optim.ft_factor * lr
+        with _placed(where, "" if optim.schedule is None else "schedule: "):
+            return optim.ft_factor * _planned_lr(optim, real_step, horizon.epoch_of(real_step))
 
     active = range(optim.step_per_update, horizon.windows + 1, optim.step_per_update)
+    with _placed(where):
+        moves = tuple(_moves(optim, active))
     return MemberPlan(
         described=described,
         resolved=tuple(now for was, now in zip(written, _schedules_of(optim), strict=True) if was != now),
-        moves=tuple(_moves(optim, active)),
+        moves=moves,
         run=run,
         layout=str(optim.member.gradients),
         loss=optim.member.loss,
@@ -214,6 +214,29 @@ def _member_plan(optim: OptimScheduler, whole: Horizon, *, samples: int, tokens:
         rate=learning_rate,
         listens=optim.schedule is not None and optim.schedule.listener is not None,
     )
+
+
+@contextmanager
+def _placed(where: str, what: str = "") -> Iterator[None]:
+    """What is wrong with a curve is told with its place."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"train_cfg.optim_sches{where}: {what}{error}") from error
+
+
+def _planned_lr(optim: OptimScheduler, real_step: int, epoch: int) -> float:
+    """The learning rate of a real step, before `ft_factor`, from whatever class the user has written."""
+    call = f"{type(optim).__name__}.update_lr(real_step={real_step}, epoch_num={epoch})"
+    try:
+        lr = float(optim.update_lr(real_step=real_step, epoch_num=epoch))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever somebody's class does
+        raise ConfigError(f"{call} failed: {reason(error)}") from error
+    if not math.isfinite(lr) or lr < 0:
+        raise ConfigError(f"{call} returned {lr!r}; a learning rate is a finite number >= 0")
+    return lr
 
 
 def _moves(optim: OptimScheduler, steps: range) -> Iterator[str]:
@@ -234,17 +257,18 @@ def _curve(steps: range, learning_rate: Callable[[int], float]) -> tuple[tuple[i
     """Points of the curve: all where they are few, otherwise evenly spaced ones, the ends and the peak."""
     every = max(1, len(steps) // _POINTS)
     curve = {step: learning_rate(step) for step in sorted({*steps[::every], *steps[-1:]})}
-    if every > 1:
+    while every > 1:  # look between the neighbours of the highest point, at as many points each time
         around = steps.index(_highest(curve.items())[0])
         near = steps[max(around - every, 0) : around + every]
-        step, lr = _highest([(step, learning_rate(step)) for step in near])
+        every = max(1, len(near) // (2 * _POINTS))
+        step, lr = _highest([(step, learning_rate(step)) for step in near[::every]])
         curve[step] = lr
     return tuple(sorted(curve.items()))
 
 
 def _highest(points: Iterable[tuple[int, float]]) -> tuple[int, float]:
     """The first of the highest points."""
-    return max(points, key=lambda point: point[1])
+    return max(points, key=lambda point: (point[1], -point[0]))
 
 
 def _rows(model: nn.Module, optim_sches: OptimSchedulerDict) -> list[Row]:

@@ -43,7 +43,7 @@ def items_behind(outputs: Outputs, name: str | None) -> Tensor | None:
         LossNotFound: the model returned nothing of that name.
     """
     if name is not None and name not in outputs:
-        raise LossNotFound(f"train_cfg.weight: the model returned no {name!r}. {nearest(name, outputs)}")
+        raise LossNotFound(f"train_cfg.weight: the model returned no {name!r:.80}. {nearest(name, outputs)}")
     return None if name is None else outputs[name]
 
 

@@ -25,10 +25,15 @@ __all__ = ["read_file", "read_text", "write_text"]
 
 _LARGEST_FILE: Final = 1_000_000  # bytes
 _MOST_VALUES: Final = 100_000  # with every alias written out
+_DEEPEST: Final = (
+    100  # values inside each other, with every alias written out; far below what exhausts Python's stack
+)
 _LONGEST_NUMBER: Final = 1_000  # characters; Python's own limit gives no line
 _YAML: Final = "tag:yaml.org,2002:"
 _MERGE: Final = _YAML + "merge"
 _AMBIGUOUS: Final = "!ambiguous"
+_TOO_DEEP: Final = f"nested too deep to be read; at most {_DEEPEST} mappings and lists inside each other"
+_HALF: Final = re.compile("[\\ud800-\\udfff]")  # of a pair; no file can hold it
 
 _WORDS: Final[list[tuple[str, str, str]]] = [
     (_MERGE, r"<<", "<"),
@@ -65,10 +70,11 @@ class _Loader(yaml.SafeLoader):
 
     def refuse(self, node: Node) -> None:
         problem = (
-            f"{node.value!r} is a truth value to some YAML readers and text to others; "
+            f"{node.value!r:.80} is a truth value to some YAML readers and text to others; "
             "write true or false, or put quotes around it"
             if node.tag == _AMBIGUOUS
-            else f"the tag {node.tag!r} is not known here; write plain values, and classes as {{type, conf}}"
+            else f"the tag {node.tag!r:.80} is not known here; write plain values, and classes as "
+            "{type, conf}"
         )
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
@@ -131,11 +137,8 @@ def read_text(text: str, source: str) -> Any:  # Any: whatever the text holds
     """
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check(node, source, {})
-        return loader.construct_document(node)
+        node = _root(loader)
+        return None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
@@ -144,8 +147,6 @@ def read_text(text: str, source: str) -> Any:  # Any: whatever the text holds
     except yaml.reader.ReaderError as error:
         at = text[: error.position].count("\n") + 1
         raise ConfigError(f"{source} line {at}: a character that YAML does not allow") from None
-    except RecursionError:
-        raise ConfigError(f"{source}: nested too deep to be read") from None
 
 
 def write_text(value: object) -> str:
@@ -159,35 +160,58 @@ def write_text(value: object) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _check(node: Node, source: str, sizes: dict[int, int]) -> int:
-    """Refuse duplicate keys, tags that do not fit, and aliases that grow without bound.
+def _root(loader: _Loader) -> Node | None:
+    """What the whole text is, parsed and checked."""
+    root: Node | None = None
+    try:
+        root = loader.get_single_node()
+        if root is not None:
+            _check(root, {})
+    except RecursionError:
+        mark = loader.get_mark() if root is None else root.start_mark
+        raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark) from None
+    return root
+
+
+def _check(node: Node, measured: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Refuse duplicate keys, tags that do not fit, too deep nesting, and aliases that grow without bound.
 
     Args:
         node: what was parsed.
-        source: for messages.
-        sizes: what was measured already; 0 for what is being measured.
+        measured: what was returned already; zeros for what is being measured.
 
     Returns:
-        How many values there are with every alias written out.
+        How many values there are with every alias written out, and how many levels of them.
     """
-    if id(node) in sizes:
-        if not sizes[id(node)]:
+    if id(node) in measured:
+        if not any(measured[id(node)]):
             raise yaml.MarkedYAMLError(problem="an alias inside what it names", problem_mark=node.start_mark)
-        return sizes[id(node)]
-    sizes[id(node)] = 0
-    size = 1
+        return measured[id(node)]
+    measured[id(node)] = 0, 0
     if node.tag in _PATTERNS and not (isinstance(node, ScalarNode) and _PATTERNS[node.tag].match(node.value)):
         problem = f"this is no {node.tag.removeprefix(_YAML)}"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if isinstance(node, ScalarNode) and _HALF.search(node.value):
+        raise yaml.MarkedYAMLError(problem="half a character, which is no text", problem_mark=node.start_mark)
+    size, levels = 1, 1
+    for part in _parts(node):
+        part_size, part_levels = _check(part, measured)
+        size, levels = size + part_size, max(levels, part_levels + 1)
+    if size > _MOST_VALUES:
+        problem = f"more than {_MOST_VALUES:,} values; this is no configuration"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if levels > _DEEPEST:
+        raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=node.start_mark)
+    measured[id(node)] = size, levels
+    return size, levels
+
+
+def _parts(node: Node) -> list[Node]:
+    """What is in it: keys and values, or the parts of a list."""
     if isinstance(node, MappingNode):
         _check_keys(node)
-        size += sum(_check(key, source, sizes) + _check(value, source, sizes) for key, value in node.value)
-    elif isinstance(node, SequenceNode):
-        size += sum(_check(part, source, sizes) for part in node.value)
-    if size > _MOST_VALUES:
-        raise ConfigError(f"{source}: more than {_MOST_VALUES:,} values; this is no configuration")
-    sizes[id(node)] = size
-    return size
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, SequenceNode) else []
 
 
 def _check_keys(node: MappingNode) -> None:
@@ -198,7 +222,7 @@ def _check_keys(node: MappingNode) -> None:
         if (key.tag, key.value) in first:
             line = first[key.tag, key.value]
             raise yaml.MarkedYAMLError(
-                problem=f"duplicate key {key.value!r}, first given in line {line}",
+                problem=f"duplicate key {key.value!r:.80}, first given in line {line}",
                 problem_mark=key.start_mark,
             )
         first[key.tag, key.value] = key.start_mark.line + 1

@@ -306,7 +306,7 @@ def checked_schedule(where: str, value: object) -> Schedule:
             f"{where} must be a schedule, got the class {value.__name__}: write {value.__name__}()"
         )
     quoted = "; a schedule has brackets and no quotes: Cosine(steps=900)" if isinstance(value, str) else ""
-    raise ConfigError(f"{where} must be a schedule, got {value!r}{quoted}")
+    raise ConfigError(f"{where} must be a schedule, got {value!r:.80}{quoted}")
 
 
 def checked_factor(where: str, step: int, value: object) -> float:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, cast
 
 from optimscheduler.checks import number, one_of, whole
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import object_at
+from optimscheduler.lookup import object_at, reason
 from optimscheduler.schedules.base import FeedbackSchedule, Schedule, checked_factor, checked_schedule
 from optimscheduler.schedules.lengths import UNIT, Length, Run, in_steps, is_rest, length
 
@@ -144,7 +144,9 @@ class Sequence(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.phases, list | tuple):
-            raise ConfigError(f"Sequence: phases must be a list of (schedule, steps), got {self.phases!r}")
+            raise ConfigError(
+                f"Sequence: phases must be a list of (schedule, steps), got {self.phases!r:.80}"
+            )
         self._keep(
             phases=tuple(_phase(f"Sequence: phases[{i}]", phase) for i, phase in enumerate(self.phases)),
             last=checked_schedule("Sequence: last", self.last),
@@ -277,7 +279,7 @@ class Custom(Schedule):
             the number of the real step (>= 1) and returns a finite number >= 0, the same whenever asked.
 
     Raises:
-        ConfigError: there is no such function; or, when called, it returned something else.
+        ConfigError: there is no such function; or, when called, it failed or returned something else.
 
     >>> import math
     >>> Custom(math.sqrt)(4)
@@ -293,15 +295,19 @@ class Custom(Schedule):
         if isinstance(fn, Schedule | FeedbackSchedule):
             checked_schedule("Custom: fn", fn)
         if not callable(fn):
-            raise ConfigError(f"Custom: fn must be a function of the step or its path, got {self.fn!r}")
+            raise ConfigError(f"Custom: fn must be a function of the step or its path, got {self.fn!r:.80}")
         self._keep(fn=fn)
 
     def __call__(self, step: int) -> float:
         fn = cast("abc.Callable[[int], float]", self.fn)  # a path became a function at birth
-        return checked_factor(repr(self), step, fn(step))
+        try:
+            factor = fn(step)
+        except Exception as error:  # whatever somebody's function does
+            raise ConfigError(f"{self!r}: at s = {step} it failed: {reason(error)}") from error
+        return checked_factor(repr(self), step, factor)
 
 
 def _phase(where: str, value: object) -> tuple[Schedule, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(f"{where} must be a pair (schedule, steps), got {value!r}")
+        raise ConfigError(f"{where} must be a pair (schedule, steps), got {value!r:.80}")
     return checked_schedule(where, value[0]), length(f"{where}: steps", value[1], least=0)

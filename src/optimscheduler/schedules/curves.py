@@ -350,7 +350,7 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.at, list | tuple):
-            raise ConfigError(f"MultiStep: at must be a list of real steps, got {self.at!r}")
+            raise ConfigError(f"MultiStep: at must be a list of real steps, got {self.at!r:.80}")
         at = tuple(length(f"MultiStep: at[{i}]", m, least=1) for i, m in enumerate(self.at))
         _rising("MultiStep: at", at)
         self._keep(at=at, gamma=number("MultiStep: gamma", self.gamma, above=0))
@@ -380,7 +380,9 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.points, list | tuple) or not self.points:
-            raise ConfigError(f"Piecewise: points must be a list of (real step, factor), got {self.points!r}")
+            raise ConfigError(
+                f"Piecewise: points must be a list of (real step, factor), got {self.points!r:.80}"
+            )
         points = tuple(_point(f"Piecewise: points[{i}]", point) for i, point in enumerate(self.points))
         _rising("Piecewise: points", [step for step, _ in points])
         self._keep(points=points)
@@ -436,7 +438,7 @@ def _power(schedule: Schedule, step: int, gamma: float, exponent: float) -> floa
 
 def _point(where: str, value: object) -> tuple[int, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(f"{where} must be a pair (real step, factor), got {value!r}")
+        raise ConfigError(f"{where} must be a pair (real step, factor), got {value!r:.80}")
     step, factor = value
     return length(f"{where}: real step", step, least=1), number(f"{where}: factor", factor, least=0)
 

@@ -92,12 +92,12 @@ schedule.resolved(Run(steps=...)) puts real steps in its place
         else:
             steps = amount / _known(where, self, run.samples_per_step, "samples_per_step")
         if steps > _MOST:
-            raise ConfigError(f"{where} is {str(self)!r}, which is more than 2^63 - 1 {UNIT}")
+            raise ConfigError(f"{where} is {str(self)!r:.80}, which is more than 2^63 - 1 {UNIT}")
         return max(round(steps), 1) if amount else 0
 
     def _unknown(self, *_: object) -> Never:
         raise ConfigError(
-            f"the length {str(self)!r} depends on the run: schedule.resolved(Run(steps=...)) puts real "
+            f"the length {str(self)!r:.80} depends on the run: schedule.resolved(Run(steps=...)) puts real "
             "steps in its place"
         )
 
@@ -127,10 +127,10 @@ def length(where: str, value: object, *, least: int) -> int:
         match = _TEXT.fullmatch(text)
         if match is None or (least and not float(match[1])) or math.isinf(float(match[1])):
             raise ConfigError(
-                f"{where} must be a whole number of {UNIT} >= {least}, or {_FORMS}, got {value!r}"
+                f"{where} must be a whole number of {UNIT} >= {least}, or {_FORMS}, got {value!r:.80}"
             )
         if match[2] == "%" and float(match[1]) > 100:
-            raise ConfigError(f"{where} is {value!r} of the run; at most 100%")
+            raise ConfigError(f"{where} is {value!r:.80} of the run; at most 100%")
     return Length(text)  # type: ignore[return-value]  # stands for a number, and refuses to be taken for one
 
 
@@ -146,5 +146,5 @@ def is_rest(value: object) -> bool:
 
 def _known(where: str, written: str, value: float | None, name: str) -> float:
     if value is None:
-        raise ConfigError(f"{where} is {written!r}, and the run does not say its {name}")
+        raise ConfigError(f"{where} is {written!r:.80}, and the run does not say its {name}")
     return value
