@@ -27,7 +27,7 @@ def test_whole_takes_whole_numbers_and_whole_floats(value: int) -> None:
 def test_whole_refuses_everything_else(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         whole("accum_grad", value, least=1)
-    assert str(caught.value) == f"accum_grad must be a whole number >= 1, got {value!r}"
+    assert str(caught.value) == f"accum_grad must be a whole number >= 1, got {value!r:.80}"
 
 
 def test_whole_says_what_is_counted() -> None:
@@ -48,7 +48,7 @@ def test_number_takes_any_finite_number_and_gives_a_float(value: float) -> None:
 def test_number_refuses_what_is_no_finite_number(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         number("lr", value)
-    assert str(caught.value) == f"lr must be a finite number, got {value!r}"
+    assert str(caught.value) == f"lr must be a finite number, got {value!r:.80}"
 
 
 def test_number_bounds_are_inclusive_or_not_as_they_say() -> None:
@@ -65,7 +65,7 @@ def test_number_bounds_are_inclusive_or_not_as_they_say() -> None:
     ]:
         with pytest.raises(ConfigError) as caught:
             number("x", value, **bounds)
-        assert str(caught.value) == f"x must be a finite number {told}, got {value!r}"
+        assert str(caught.value) == f"x must be a finite number {told}, got {value!r:.80}"
 
 
 def test_boolean_takes_true_and_false_and_no_lookalikes() -> None:
@@ -74,7 +74,7 @@ def test_boolean_takes_true_and_false_and_no_lookalikes() -> None:
     for value in (1, 0, "true", None):
         with pytest.raises(ConfigError) as caught:
             boolean("staircase", value)
-        assert str(caught.value) == f"staircase must be True or False, got {value!r}"
+        assert str(caught.value) == f"staircase must be True or False, got {value!r:.80}"
 
 
 def test_one_of_names_the_nearest() -> None:

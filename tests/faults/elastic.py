@@ -17,12 +17,12 @@ from tests.run.command import last_state
 __all__ = ["drill", "sigterm"]
 
 _ROOT = Path(__file__).parents[2]
-_SETTINGS = ("num_epochs=60", "log_every=1", "checkpoint_every=3")
+_SETTINGS = ("log_every=1", "checkpoint_every=3")
 
 
 def drill(count: int, folder: Path, seed: int = 0) -> Row:
     """Kill a worker that many times in a row; then do the same job without."""
-    config, chance = _config(folder), random.Random(seed)
+    config, chance = _config(folder, epochs=8 + 5 * count), random.Random(seed)
     whole, run = folder / "whole", folder / "run"
     job = _Job("--max-restarts", count, "--nproc-per-node", 2, config=config, run=run)
     for _ in range(count):
@@ -47,7 +47,7 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
 
 def sigterm(count: int, folder: Path, seed: int = 0) -> Row:
     """Send SIGTERM to the launcher that many times, and go on each time."""
-    config, chance = _config(folder), random.Random(seed)
+    config, chance = _config(folder, epochs=8 + 5 * count), random.Random(seed)
     whole, run = folder / "whole", folder / "run"
     failures = []
     batches = []
@@ -125,7 +125,8 @@ def _trains(process: int) -> bool:
         return False
 
 
-def _config(folder: Path) -> Path:
+def _config(folder: Path, *, epochs: int) -> Path:
+    """One of four windows in each epoch, which leaves enough of them for every kill."""
     path = folder / "smooth.yaml"
-    path.write_text(YAML)
+    path.write_text(YAML.replace("num_epochs: 4", f"num_epochs: {epochs}"))
     return path

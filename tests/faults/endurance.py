@@ -37,7 +37,7 @@ def drill(count: int, folder: Path) -> Row:
     tenth = len(samples) // 10
     first, last = samples[1 : tenth + 1], samples[-tenth:]  # the first has warmed up
     memory = [median(sample.memory for sample in part) for part in (first, last)]
-    files = [max(sample.files for sample in part) for part in (first, last)]
+    files = [min(sample.files for sample in part) for part in (first, last)]  # some are open for a moment
     seconds = [(part[-1].at - part[0].at) / (part[-1].windows - part[0].windows) for part in (first, last)]
     failures = []
     if memory[1] > memory[0] * (1 + _MORE_MEMORY):

@@ -161,6 +161,7 @@ class Difference:
 def differences_of_states(one: Any, other: Any, place: str) -> Iterator[Difference]:  # Any: trees
     """Where two trees differ, in order; NaN is the same as NaN.
 
+    >>> import torch
     >>> other = {"w": torch.tensor([1.0, 3.0, 1.0])}
     >>> [str(found) for found in differences_of_states({"w": torch.ones(3)}, other, "model")]
     ['model.w: 1 of 3 elements, by at most 2']
