@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -28,12 +28,13 @@ from optimscheduler.run.parts import build_model
 from optimscheduler.run.plan import Plan, build_members
 from optimscheduler.run.randomness import derived_seed, kept, seed_everything
 from optimscheduler.run.run_state import Progress, RunState, State
+from optimscheduler.run.samples import Painter, Writer, show
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
 
-__all__ = ["Lengths", "Painter", "Runner", "Writer"]
+__all__ = ["Lengths", "Runner"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -44,22 +45,6 @@ _PATIENCE: Final = 1.0  # seconds
 
 _RECENT: Final = 16
 """Windows that are remembered, to be told when something goes wrong."""
-
-
-@runtime_checkable
-class Writer(Protocol):
-    """A model that can show in text what it has learned."""
-
-    def write_sample(self, *, generator: torch.Generator) -> str:
-        """Some text; the global random generators are left alone."""
-
-
-@runtime_checkable
-class Painter(Protocol):
-    """A model that can show in a picture what it has learned."""
-
-    def draw_sample(self, *, generator: torch.Generator) -> Tensor:
-        """(H, W), 0 is paper and 1 is ink, or (H, W, 3); the global random generators are left alone."""
 
 
 class Runner:
@@ -270,18 +255,9 @@ class Runner:
             self._validated = means
             self._observe(means)
         if isinstance(self.model, Writer | Painter):
-            with kept(self.device), unsharded(self.model):
-                self._show(monitor)  # on all ranks: a sharded model may meet while it draws
+            with kept(self.device), unsharded(self.model):  # all ranks: a sharded model may meet in it
+                show(self.model, monitor, p.epoch, self.config.seed)
         return True
-
-    def _show(self, monitor: Monitor) -> None:
-        """What the model has learned, in its own words and pictures; the same random numbers each time."""
-        if isinstance(self.model, Writer):
-            generator = torch.Generator().manual_seed(self.config.seed)
-            monitor.sampled(self.model.write_sample(generator=generator))
-        if isinstance(self.model, Painter):
-            generator = torch.Generator().manual_seed(self.config.seed)
-            monitor.drawn(self.progress.epoch, self.model.draw_sample(generator=generator))
 
     def _observe(self, means: Mapping[str, float]) -> None:
         """Tell every member the mean of its own loss."""
