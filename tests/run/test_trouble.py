@@ -15,6 +15,7 @@ import torch
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.run import checkpoint as checkpoint_module
+from optimscheduler.run import checkpoint_files
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.monitor import Several
 from optimscheduler.run.retention import Retention
@@ -142,7 +143,7 @@ def test_never_two_at_once_and_the_first_error_is_raised_once(
 ) -> None:
     files = Checkpoints(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module, "file_entry", _denied)
+        patch.setattr(checkpoint_files, "file_entry", _denied)
         files.save(1, STATE, background=True)
         with pytest.raises(CheckpointError, match="batch-00000001 cannot be written: Permission denied"):
             files.save(2, STATE, background=True)

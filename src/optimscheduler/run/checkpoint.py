@@ -16,20 +16,28 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.run.background import Background
-from optimscheduler.run.manifest import MANIFEST, Damage, Manifest, file_entry
+from optimscheduler.run.checkpoint_files import (
+    PLAIN,
+    entries_of,
+    reason,
+    remove,
+    sync,
+    told_reading,
+    told_writing,
+    written,
+)
+from optimscheduler.run.manifest import MANIFEST, Damage, Manifest
 from optimscheduler.run.old_formats import is_old, read_old
-from optimscheduler.run.plain_json import read_plain, write_plain
+from optimscheduler.run.plain_json import read_plain
 from optimscheduler.run.retention import Retention
 from optimscheduler.run.tensors import (
     Like,
@@ -52,7 +60,6 @@ _log = logging.getLogger("optimscheduler")
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
 _NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+)|\.pt)?")
-_PLAIN: Final = "plain.json"
 _LARGEST: Final = 2**30  # bytes of it
 _KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
 _DAMAGED: Final = ".damaged"
@@ -111,7 +118,7 @@ class Checkpoints:
         self.finish()
         path = self.folder / self._world.gather(self._free(batch).name)[0]
         tensors = unique_tensors(state)
-        plain = _written({"tensors": places_of(state), "plain": without_tensors(state)}, path)
+        plain = written({"tensors": places_of(state), "plain": without_tensors(state)}, path)
         manifest = Manifest(
             batch=batch,
             ranks=self._world.count,
@@ -136,20 +143,20 @@ class Checkpoints:
         self, path: Path, tensors: dict[str, Tensor], plain: bytes, manifest: Manifest, world: World
     ) -> None:
         aside = path.with_suffix(".tmp")
-        with _told_writing(path):
+        with told_writing(path):
             world.together(lambda: self._begin(path, aside, plain, world))
             write_tensors(aside, tensors, world)
-            mine = world.together(lambda: _entries(path, aside, world))
-            for entries in world.gather(mine):
-                manifest.files.update(entries)
+            mine = world.together(lambda: entries_of(path, aside, world))
+            for each in world.gather(mine):
+                manifest.files.update(each)
             world.together(lambda: self._finish(path, aside, manifest, world))
 
     def _begin(self, path: Path, aside: Path, plain: bytes, world: World) -> None:
         if world.main:
-            with _told_writing(path):
+            with told_writing(path):
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True)
-                with (aside / _PLAIN).open("wb") as file:
+                with (aside / PLAIN).open("wb") as file:
                     file.write(plain)
                     file.flush()
                     os.fsync(file.fileno())
@@ -158,13 +165,13 @@ class Checkpoints:
         """Write what it consists of, give the folder its name, remove what is too much."""
         if not world.main:
             return
-        with _told_writing(path):
+        with told_writing(path):
             manifest.write(aside)
-            _sync(aside / MANIFEST)
-            _sync(aside)
+            sync(aside / MANIFEST)
+            sync(aside)
             aside.replace(path)
-            _sync(self.folder)
-        with _told_writing(path, "is written, but older ones cannot be removed"):
+            sync(self.folder)
+        with told_writing(path, "is written, but older ones cannot be removed"):
             self._tidy(path)
 
     def _tidy(self, newest: Path) -> None:
@@ -174,9 +181,9 @@ class Checkpoints:
         different = [old for old in others if old not in same] + [newest]
         kept = self.retention.kept([(p.name, self._metrics_of(p)) for p in different])
         for old in [*same, *(p for p in different if p.name not in kept)]:
-            _remove(old)
+            remove(old)
         for left in self.folder.glob("batch-*.tmp"):
-            _remove(left)
+            remove(left)
         self._metrics = {name: means for name, means in self._metrics.items() if name in kept}
 
     def _metrics_of(self, path: Path) -> dict[str, float] | None:
@@ -231,11 +238,11 @@ class Checkpoints:
                 named = _NAME.fullmatch(path.name)
                 if named and int(named[1]) != manifest.batch:
                     raise Damage(f"what is in it was written after batch {manifest.batch}")
-                if _PLAIN not in manifest.files:
-                    raise Damage(f"it has no {_PLAIN}")
+                if PLAIN not in manifest.files:
+                    raise Damage(f"it has no {PLAIN}")
                 manifest.check(path, sorted(manifest.files)[rank::ranks])
         except Exception as error:  # a damaged archive fails in many ways
-            return f"{_reason(error):.200}"
+            return f"{reason(error):.200}"
         return None
 
     def _set_aside(self, path: Path, damage: str) -> None:
@@ -254,7 +261,7 @@ class Checkpoints:
         Raises:
             CheckpointError: see `load`.
         """
-        with _told_reading(path):
+        with told_reading(path):
             return self._content(path)
 
     def load(self, path: Path, like: Like = whole) -> State:
@@ -267,7 +274,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it is damaged.
         """
-        with _told_reading(path):
+        with told_reading(path):
             state = self._content(path)
             places = state.pop("tensors", [])
             check_tensors(path, [name for _, name in places])
@@ -281,74 +288,10 @@ class Checkpoints:
         else:
             if not path.is_dir():
                 raise Damage("it is not there")
-            if (path / _PLAIN).stat().st_size > _LARGEST:
-                raise Damage(f"{_PLAIN} is larger than {_LARGEST:,} bytes")
-            content = read_plain((path / _PLAIN).read_bytes())
+            if (path / PLAIN).stat().st_size > _LARGEST:
+                raise Damage(f"{PLAIN} is larger than {_LARGEST:,} bytes")
+            content = read_plain((path / PLAIN).read_bytes())
             state = {**content["plain"], "tensors": content["tensors"]}
         if not set(state) >= _KEYS:
             raise Damage("it is no checkpoint of a run")
         return state
-
-
-@contextmanager
-def _told_writing(path: Path, what: str = "cannot be written") -> Iterator[None]:
-    """Whatever goes wrong in writing becomes an error that names the checkpoint."""
-    try:
-        yield
-    except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} {what}: {_reason(error)}") from error
-
-
-@contextmanager
-def _told_reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (Exception, CheckpointException) as error:  # a damaged archive fails in many ways
-        raise CheckpointError(f"{path} cannot be read: {_reason(error):.200}") from None
-
-
-def _reason(error: BaseException) -> str:
-    """The first line that says why."""
-    if isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
-
-
-def _written(tree: State, path: Path) -> bytes:
-    try:
-        return write_plain(tree)
-    except TypeError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}; a state_dict holds tensors and plain values alone"
-        ) from None
-
-
-def _entries(path: Path, aside: Path, world: World) -> dict[str, dict[str, int | str]]:
-    """Sizes and checksums of the files that this rank has written."""
-    with _told_writing(path):
-        mine = sorted(aside.glob(f"shard-{world.rank + 1:05d}-*"))
-        return {file.name: file_entry(file) for file in [*mine, *([aside / _PLAIN] if world.main else [])]}
-
-
-def _remove(path: Path) -> None:
-    """A folder that is half removed must not look like a checkpoint."""
-    if path.is_dir():
-        gone = path if path.suffix == ".tmp" else path.rename(path.with_suffix(".gone.tmp"))
-        shutil.rmtree(gone)
-    else:
-        path.unlink()
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a crash."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,88 @@
+"""What checkpoints are written and removed with, and what is said when that goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from torch.distributed.checkpoint.api import CheckpointException
+
+from optimscheduler.errors import CheckpointError
+from optimscheduler.run.manifest import file_entry
+from optimscheduler.run.plain_json import write_plain
+from optimscheduler.run.world import World
+
+__all__ = ["PLAIN", "entries_of", "reason", "remove", "sync", "told_reading", "told_writing", "written"]
+
+PLAIN: Final = "plain.json"
+"""The file of everything that is no tensor."""
+
+
+@contextmanager
+def told_writing(path: Path, what: str = "cannot be written") -> Iterator[None]:
+    """Whatever goes wrong in writing becomes an error that names the checkpoint."""
+    try:
+        yield
+    except (OSError, RuntimeError, CheckpointException) as error:  # torch wraps a full disk in either
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} {what}: {reason(error)}") from error
+
+
+@contextmanager
+def told_reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in reading does so, too."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (Exception, CheckpointException) as error:  # a damaged archive fails in many ways
+        raise CheckpointError(f"{path} cannot be read: {reason(error):.200}") from None
+
+
+def reason(error: BaseException) -> str:
+    """The first line that says why."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def written(tree: Mapping[str, Any], path: Path) -> bytes:  # Any: a tree of plain values
+    """A tree as text, for the checkpoint at the path."""
+    try:
+        return write_plain(tree)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}; a state_dict holds tensors and plain values alone"
+        ) from None
+
+
+def entries_of(path: Path, aside: Path, world: World) -> dict[str, dict[str, int | str]]:
+    """Sizes and checksums of the files that this rank has written."""
+    with told_writing(path):
+        mine = sorted(aside.glob(f"shard-{world.rank + 1:05d}-*"))
+        return {file.name: file_entry(file) for file in [*mine, *([aside / PLAIN] if world.main else [])]}
+
+
+def remove(path: Path) -> None:
+    """A folder that is half removed must not look like a checkpoint."""
+    if path.is_dir():
+        gone = path if path.suffix == ".tmp" else path.rename(path.with_suffix(".gone.tmp"))
+        shutil.rmtree(gone)
+    else:
+        path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a crash."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
