@@ -1,7 +1,7 @@
 """What users of other libraries complain of, one test each, on one process.
 
 The numbers are those of the list that the project keeps; the tests of several ranks are in
-`tests/distributed/`, named in the same way.
+`tests/distributed/`, and those of one part stand with the tests of that part, named in the same way.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_every_number_moves_as_in_a_loop_by_hand(layout: str, ft_factor: float) 
 
 
 @pytest.mark.parametrize("layout", ["flat", "loose"])
-def test_R34_resumed_they_go_on_from_their_bases(layout: str) -> None:
+def test_B20_R34_resumed_they_go_on_from_their_bases(layout: str) -> None:
     whole = driven(layout)
     train(whole, DATA[:7])
     state = stored({"model": whole.model.state_dict(), "optim": whole.state_dict()})
@@ -203,7 +203,7 @@ HEARD = [3.0, 2.0, 2.5, 2.4, 1.0, 1.0, 1.1, 0.9, 0.9, 0.9]
 
 @pytest.mark.parametrize("schedule", LISTENERS, ids=repr)
 @pytest.mark.parametrize("stopped", [1, 3, 6])
-def test_R34_a_schedule_that_listens_goes_on_exactly(schedule: Any, stopped: int) -> None:
+def test_B21_R34_a_schedule_that_listens_goes_on_exactly(schedule: Any, stopped: int) -> None:
     def hear(optim: OptimScheduler, first: int, end: int) -> list[float]:
         rates = []
         for metric, pair in zip(HEARD[first:end], range(first, end), strict=True):

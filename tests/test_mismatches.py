@@ -61,7 +61,7 @@ def saved_state(batches_done: int = 3, **arguments: Any) -> Any:  # Any: a state
 
 
 @pytest.mark.parametrize(("arguments", "line"), CHANGES.values(), ids=CHANGES)
-def test_R35_another_configuration_is_refused_and_changes_nothing(
+def test_B22_R35_another_configuration_is_refused_and_changes_nothing(
     arguments: dict[str, Any], line: str
 ) -> None:
     optim = optim_of(a_model(seed=5), **{"accum_grad": 2, **arguments})

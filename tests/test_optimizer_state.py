@@ -59,7 +59,7 @@ def test_R33_the_state_is_keyed_by_name() -> None:
     assert [group["weight_decay"] for group in saved["groups"]] == [0.01, 0.0]
 
 
-def test_R33_it_survives_regrouping_and_is_copied() -> None:
+def test_B23_R33_it_survives_regrouping_and_is_copied() -> None:
     model, other = a_model(), a_model()
     owned = own(model, rules=[GroupRule(ndim="<2", settings={"weight_decay": 0.0})])
     optimizer = trained(torch.optim.AdamW(groups_of(owned), lr=0.1))

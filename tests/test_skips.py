@@ -55,7 +55,7 @@ def learnt(optim: OptimScheduler) -> Any:  # Any: a tree of tensors
 @pytest.mark.parametrize("use_amp", [False, "bf16", "fp16"])
 @pytest.mark.parametrize("times", [NAN, INF, OVERFLOW])
 @pytest.mark.parametrize("at", [0, 4])
-def test_R20_a_refused_window_leaves_no_trace(
+def test_B12_R20_a_refused_window_leaves_no_trace(
     optim_type: str,
     conf: dict[str, Any],
     use_amp: Any,

@@ -168,7 +168,7 @@ def refused(said: Said, parts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("case", SETTINGS.values(), ids=SETTINGS.keys())
-def test_a_wrong_setting_is_one_message_and_exit_code_2(case: Bad, tmp_path: Path) -> None:
+def test_B25_a_wrong_setting_is_one_message_and_exit_code_2(case: Bad, tmp_path: Path) -> None:
     refused(call("train", write(tmp_path), *case.overrides, "--out", tmp_path / "run"), case.says)
 
 
@@ -222,7 +222,7 @@ def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_an_lr_of_1e_4_written_so_is_a_number(tmp_path: Path) -> None:
+def test_B25_an_lr_of_1e_4_written_so_is_a_number(tmp_path: Path) -> None:
     said = call("explain", write(tmp_path, YAML.replace("lr: 1e-2", "lr: 1e-4")))
     assert said.code == 0
     assert "peak 0.0001 at 3" in said.out
