@@ -22,21 +22,33 @@ ENDLESS = "num_epochs=1000000"
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
+    """The command, as the leader of a group of processes."""
     command = [sys.executable, "-m", "optimscheduler", *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd="/"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd="/",
+        start_new_session=True,
     )
 
 
-def after_windows(process: subprocess.Popen[str], windows: int, then: signal.Signals) -> tuple[str, str]:
-    """Let a run go on for a few windows, send it a signal while it goes on, and wait for its end."""
+def after_windows(
+    process: subprocess.Popen[str], windows: int, then: signal.Signals, *, group: bool = False
+) -> tuple[str, str]:
+    """Let a run go on for a few windows, send it or its group a signal meanwhile, and wait for its end."""
     assert process.stdout is not None
     seen = ""
     while windows and (line := process.stdout.readline()):
         seen += line
         windows -= line.startswith("window ")
-    process.send_signal(then)
+    if group:
+        os.killpg(process.pid, then)
+    else:
+        process.send_signal(then)
     out, err = process.communicate(timeout=120)
     return seen + out, err
 
@@ -87,3 +99,16 @@ def test_ctrl_c_and_the_command_that_is_printed_then(tmp_path: Path) -> None:
     assert resumed.returncode == 0
     finish(config, tmp_path / "whole", epochs)
     same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_stops_as_one_to_the_run_alone(
+    kind: signal.Signals, tmp_path: Path
+) -> None:
+    """A terminal, a cluster's scheduler, a service manager: they do not ask which process loads the data."""
+    process = start(
+        "train", write(tmp_path), ENDLESS, "log_every=1", "data_cfg.num_workers=2", "--out", tmp_path / "run"
+    )
+    said, err = after_windows(process, 3, kind, group=True)
+    assert (process.returncode, err) == (130, "")
+    assert f" s after {kind.name}. To go on:" in said

@@ -228,5 +228,9 @@ def moved(batch: Batch, device: torch.device) -> Batch:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one decides when to stop."""
+    """Ctrl-C and SIGTERM may reach a whole group of processes; the main one decides when to stop.
+
+    By SIGTERM torch ends a worker that does not end by itself, too: the second one works.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
