@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "call",
     "checkpoints",
     "config_of",
+    "copied",
     "last_state",
     "last_weights",
     "metrics",
@@ -83,6 +85,11 @@ def call(*arguments: object) -> Said:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Said(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A run folder, to be damaged."""
+    return Path(shutil.copytree(run, to / "run"))
 
 
 def metrics(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

@@ -1,21 +1,17 @@
-"""A run leaves this process as it was: threads, generators, the places where Python looks for modules."""
+"""What several tests of runs begin with."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import torch
 
-from optimscheduler.run.randomness import kept
+from tests.run.command import call, write
 
 
-@pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with kept(torch.device("cpu")):
-        yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that is over after one epoch; tests copy what they damage."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert call("train", write(folder), "num_epochs=1", "--out", folder / "run").code == 0
+    return folder / "run"

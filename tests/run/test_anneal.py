@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run import anneal
+from optimscheduler.run.checkpoint_reading import content_of
 from optimscheduler.run.horizon import Horizon
 from optimscheduler.run.joint import Joint
 from tests.run.command import YAML, call, config_of, last_state, metrics, without_seconds, write
@@ -300,8 +301,7 @@ def test_a_run_of_several_ranks_needs_samples_per_update(
 ) -> None:
     out = tmp_path / "run"
     call("train", write(tmp_path, WSD), "--out", out)
-    content = Checkpoints.content
-    monkeypatch.setattr(Checkpoints, "content", lambda self, path: {**content(self, path), "ranks": 2})
+    monkeypatch.setattr(anneal, "content_of", lambda path: {**content_of(path), "ranks": 2})
     said = call("anneal", out, "--from", 5, "--steps", 4)
     assert said.code == 2
     assert said.err == (

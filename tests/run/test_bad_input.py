@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.run.command import YAML, Said, call, checkpoints, write
+from tests.run.command import YAML, Said, call, copied, write
 
 CONF = "train_cfg.optim_sches.conf"
 
@@ -228,67 +226,20 @@ def test_B25_an_lr_of_1e_4_written_so_is_a_number(tmp_path: Path) -> None:
     assert "peak 0.0001 at 3" in said.out
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is over; tests copy what they damage."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert call("train", write(folder), "num_epochs=1", "--out", folder / "run").code == 0
-    return folder
+def test_a_link_to_nothing_in_the_run_folder_is_a_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes").symlink_to(tmp_path / "gone")
+    said = call("train", write(tmp_path), "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "holds files already" in said.err
 
 
-def copied(trained: Path, to: Path) -> Path:
-    subprocess.run(["cp", "-r", str(trained / "run"), str(to)], check=True)
-    return to / "run"
-
-
-def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_used(
-    trained: Path, tmp_path: Path
-) -> None:
-    run = copied(trained, tmp_path)
-    first, last = (run / "checkpoints" / name for name in checkpoints(run))
-    (shard,) = last.glob("*.safetensors")
-    written = shard.stat().st_size
-    shard.write_bytes(shard.read_bytes()[:1000])
-    again = ("train", write(tmp_path), "num_epochs=1", "--out", run, "--resume")
-    said = call(*again)
-    assert said.code == 0
-    assert f"{last} cannot be used: {shard.name} has 1,000 bytes, and {written:,} were written." in said.out
-    assert "It is set aside as batch-00000005.damaged" in said.out
-    assert f"resuming   from {first}" in said.out
-    assert checkpoints(run) == ["batch-00000004", "batch-00000005", "batch-00000005.damaged"]
-
-
-def test_without_a_whole_checkpoint_nothing_is_started_over_unasked(trained: Path, tmp_path: Path) -> None:
-    run = copied(trained, tmp_path)
-    for name in checkpoints(run):
-        (run / "checkpoints" / name / "plain.json").write_bytes(b"")
-    again = ("train", write(tmp_path), "num_epochs=1", "--out", run, "--resume")
-    for _ in range(2):
-        said = call(*again)
-        assert said.code == 2
-        assert "there is no whole checkpoint in" in said.err
-        assert "start over with --out ANOTHER_DIR" in said.err
-    shutil.rmtree(run / "checkpoints")
-    assert "no checkpoint yet, so the run starts over" in call(*again).out
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"weights": 1}, "it is no checkpoint of a run"),
-        ([1], "it is no checkpoint of a run"),
-        (
-            dict.fromkeys(["version", "config", "model", "optim_sches", "progress", "random", "lengths"], 7),
-            "it has format 7; this package reads formats up to 3",
-        ),
-    ],
-)
-def test_a_checkpoint_of_something_else_is_told(content: object, says: str, tmp_path: Path) -> None:
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    torch.save(content, tmp_path / "run" / "checkpoints" / "batch-00000005.pt")
+def test_a_file_of_the_run_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run" / "source.txt").mkdir(parents=True)
+    (tmp_path / "run" / "source.txt" / "x").touch()
     said = call("train", write(tmp_path), "--out", tmp_path / "run", "--resume")
     assert said.code == 2
-    assert f"cannot be used: {says}" in said.out
+    assert f"the run folder {tmp_path / 'run'} cannot be written: " in said.err
 
 
 def test_a_checkpoint_of_another_model_lists_the_differences(trained: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint_reading import damage_of
 from optimscheduler.run.manifest import MANIFEST, Damage, Manifest
 from optimscheduler.run.tensors import check_tensors
 
@@ -37,7 +38,7 @@ def test_it_says_what_there_is(path: Path) -> None:
 
 
 def test_a_whole_one_has_no_damage(path: Path) -> None:
-    assert Checkpoints(path.parent).damage(path) is None
+    assert damage_of(path) is None
     assert Checkpoints(path.parent).newest() == path
 
 
@@ -77,23 +78,21 @@ def test_names_lead_out_of_no_folder(path: Path, tmp_path: Path) -> None:
     entry = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
     files = Manifest.read(path).files
     forged(path, files={**files, "../secret": entry})
-    assert Checkpoints(tmp_path).damage(path) == "../secret is missing"
+    assert damage_of(path) == "../secret is missing"
     (path / "link").symlink_to(tmp_path / "secret")
     forged(path, files={**files, "link": entry})
-    assert Checkpoints(tmp_path).damage(path) == "link is missing"
+    assert damage_of(path) == "link is a link"
 
 
 def test_plain_values_are_needed(path: Path) -> None:
     files = Manifest.read(path).files
     forged(path, files={name: entry for name, entry in files.items() if name != "plain.json"})
-    assert Checkpoints(path.parent).damage(path) == "it has no plain.json"
+    assert damage_of(path) == "it has no plain.json"
 
 
 def test_tensors_of_another_checkpoint_are_not_taken_along(path: Path) -> None:
     save_file({"model/w": torch.zeros(3)}, path / "shard-00009-model-00001-of-00001.safetensors")
-    assert Checkpoints(path.parent).damage(path) == (
-        "shard-00009-model-00001-of-00001.safetensors does not belong to it"
-    )
+    assert damage_of(path) == ("shard-00009-model-00001-of-00001.safetensors does not belong to it")
 
 
 def test_tensors_that_claim_more_than_there_is_are_refused_before_memory_is_asked_for(tmp_path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from optimscheduler.run import checkpoint as checkpoint_module
 from optimscheduler.run import train as train_module
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.monitor import JsonLines
 from optimscheduler.run.plain_json import read_plain
 from tests.run.command import call, checkpoints, last_weights, metrics, without_seconds, write
+from tests.run.tiny import Tiny
 
 
 @pytest.fixture(autouse=True)
@@ -185,8 +191,37 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
     model = "train_cfg.model={type: tests.run.tiny.SendsItself, conf: {at: 3, times: 2}}"
     said = call("train", write(tmp_path), model, "accum_grad=9", "--out", tmp_path / "run")
     assert said.code == 130
-    assert said.err == "stopped at once, by Ctrl-C; --resume goes on from the last checkpoint\n"
+    assert said.err == "stopped at once, by Ctrl-C\n"
+    assert "stopping   at once, by Ctrl-C; There is no checkpoint yet" in said.out
     assert metrics(tmp_path / "run") == []
+
+
+def test_ctrl_c_twice_says_how_to_go_on_and_what_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, real = threading.Event(), checkpoint_module.write_tensors
+
+    def slowly(*given: Any) -> None:
+        assert held.wait(60)
+        real(*given)
+
+    def twice(self: Tiny, batch: Any) -> Any:
+        if len(metrics(out)) == 3 and self.training:  # while the checkpoint of the second window is written
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(0.2, held.set).start()
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, batch)
+
+    config, out, forward = write(tmp_path), tmp_path / "run", Tiny.forward
+    monkeypatch.setattr(checkpoint_module, "write_tensors", slowly)
+    monkeypatch.setattr(Tiny, "forward", twice)
+    said = call("train", config, "accum_grad=1", "checkpoint_every=2", "--out", out)
+    assert said.code == 130
+    assert "the checkpoint that is being written is finished first. To go on from the newest" in said.out
+    assert checkpoints(out) == ["batch-00000002"]
+    monkeypatch.undo()
+    again = shlex.split(said.out.partition("checkpoint:\n")[2])
+    assert call(*again[1:]).code == 0
 
 
 def test_a_finished_run_says_so_and_more_epochs_make_it_longer(tmp_path: Path) -> None:
@@ -258,6 +293,7 @@ def test_R34_a_run_that_torchrun_has_started_again_goes_on_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as it is without --rdzv-id
     assert call("train", config, *out, "--stop-after", 7).code == 130
     assert "holds a run already" in call("train", config, *out).err
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -266,6 +302,45 @@ def test_R34_a_run_that_torchrun_has_started_again_goes_on_by_itself(
     assert "batch-00000007, epoch 2, batch 7" in said.out
     assert call("train", config, "--out", tmp_path / "whole", "--resume").code == 0
     same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("other", ["another job", ""])
+def test_a_restarted_job_leaves_the_run_of_another_alone(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt was refused; torchrun cannot know that another one makes no sense."""
+    config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
+    assert call("train", config, *out, "--stop-after", 7).code == 130
+    before = metrics(tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this job")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    said = call("train", config, *out)
+    assert said.code == 2
+    assert "holds a run already" in said.err
+    assert metrics(tmp_path / "run") == before
+
+
+def test_a_stop_that_was_asked_for_is_no_failure_where_torchrun_would_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    assert call("train", config, *out, "--stop-after", 2).code == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert call("train", config, *out, "--stop-after", 4, "--resume").code == 130
+
+
+def test_lines_of_a_run_whose_checkpoints_are_gone_are_kept(tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    assert call("train", config, "--out", run).code == 0
+    before = (run / "metrics.jsonl").read_bytes()
+    for name in ("metrics-1.jsonl", "metrics-2.jsonl"):
+        shutil.rmtree(run / "checkpoints")
+        said = call("train", config, "num_epochs=1", "--out", run, "--resume")
+        assert f"is of a run without a checkpoint; it is kept as {name}" in said.out
+    assert (run / "metrics-1.jsonl").read_bytes() == before
+    assert len(metrics(run)) == len(metrics(run, "metrics-2.jsonl")) == 3
 
 
 @pytest.mark.parametrize("batch", range(1, 15))

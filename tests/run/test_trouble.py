@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import resource
 import shutil
 import threading
@@ -80,14 +83,61 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) ->
     assert len(metrics(run)) == 9, "everything else is there"
 
 
-def test_a_folder_that_may_not_be_written_is_a_warning_until_the_last(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_a_warning_until_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, run = write(tmp_path), tmp_path / "run"
-    run.mkdir()
-    (run / "checkpoints").write_text("")  # a file where the folder is to be
+    after_windows(monkeypatch, 1, lambda: (run / "checkpoints").write_text(""))  # a file in its place
     said = call("train", config, "--out", run)
     assert said.code == 2
     assert said.out.count("The training goes on") >= 4
     assert "cannot be written: Not a directory" in said.err
+
+
+@contextmanager
+def forbidden(path: Path) -> Iterator[None]:
+    """The system lets nobody look at what is in a folder, whoever runs this."""
+
+    def refuse(real: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(name: Any, *given: Any, **more: Any) -> Any:
+            if isinstance(name, str | os.PathLike) and (name == path or path in Path(name).parents):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+            return real(name, *given, **more)
+
+        return asked
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("stat", "lstat", "listdir", "scandir", "mkdir", "rename", "replace", "open", "unlink"):
+            patch.setattr(os, name, refuse(getattr(os, name)))
+        patch.setattr(io, "open", refuse(io.open))
+        yield
+
+
+@pytest.mark.parametrize("what", ["run", "run/checkpoints"])
+def test_a_folder_that_is_forbidden_while_a_run_goes_on_is_a_warning(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    with ExitStack() as stack:
+        after_windows(monkeypatch, 4, lambda: stack.enter_context(forbidden(tmp_path / what)))
+        after_windows(monkeypatch, 8, stack.close)
+        said = call("train", config, "--out", run)
+    assert said.code == 0, said.err
+    assert "cannot be written: Permission denied. The training goes on" in said.out
+    assert call("train", config, "--out", tmp_path / "whole").code == 0
+    ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert without_seconds(metrics(run)) == without_seconds(metrics(tmp_path / "whole"))
+
+
+def test_a_folder_that_is_forbidden_to_the_end_is_an_error_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        after_windows(monkeypatch, 4, lambda: stack.enter_context(forbidden(tmp_path / "run")))
+        said = call("train", write(tmp_path), "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "batch-00000015 cannot be written: Permission denied" in said.err
 
 
 @pytest.mark.parametrize("what", ["run", "run/checkpoints", "run/metrics.jsonl"])
@@ -138,6 +188,32 @@ def test_what_is_written_beside_the_training_is_what_was_there_when_it_was_saved
     assert loaded["progress"] == {"batches": [1, 2]}
 
 
+def test_without_memory_for_a_copy_training_waits_for_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Mapping[str, Any]) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(checkpoint_module, "staged", full)
+    files = Checkpoints(tmp_path)
+    path = files.save(1, {**STATE, "model": {"w": torch.ones(3)}}, background=True)
+    assert not files.busy
+    assert files.load(path)["model"]["w"].tolist() == [1.0, 1.0, 1.0]
+    assert "there is no memory to copy the weights (DefaultCPUAllocator" in caplog.text
+    assert "save_in_background: false" in caplog.text
+
+
+def test_memory_that_runs_out_in_writing_is_an_error_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint_files, "file_entry", full)
+    with pytest.raises(CheckpointError, match="batch-00000001 cannot be written: MemoryError"):
+        Checkpoints(tmp_path).save(1, STATE)
+
+
 def test_never_two_at_once_and_the_first_error_is_raised_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +233,36 @@ def _denied(path: Path) -> Mapping[str, int]:
 
 
 # ---- which stay ----
+
+
+def test_a_checkpoint_that_was_moved_to_another_disk_is_only_unlinked(tmp_path: Path) -> None:
+    files = Checkpoints(tmp_path / "here", Retention(newest=1))
+    (tmp_path / "there").mkdir()
+    moved = files.save(1, STATE).rename(tmp_path / "there" / "batch-00000001")
+    (files.folder / moved.name).symlink_to(moved)
+    assert files.newest() == files.folder / moved.name
+    files.save(2, STATE)
+    assert os.listdir(files.folder) == ["batch-00000002"]
+    assert (moved / "manifest.json").is_file()
+
+
+def test_what_cannot_be_removed_is_a_warning_and_the_others_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything, files = Retention(newest=9), Checkpoints(tmp_path, Retention(newest=1))
+    for batch in (1, 2, 3):
+        Checkpoints(tmp_path, everything).save(batch, STATE)
+    real = checkpoint_files.remove
+
+    def busy(path: Path) -> None:
+        if path.name == "batch-00000001":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        real(path)
+
+    monkeypatch.setattr(checkpoint_module, "remove", busy)
+    files.save(4, STATE)
+    assert [int(path.name[-8:]) for path in files.all()] == [1, 4]
+    assert "batch-00000001 cannot be removed: Device or resource busy" in caplog.text
 
 
 def test_the_best_stay_beside_the_newest(tmp_path: Path) -> None:

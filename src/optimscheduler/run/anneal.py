@@ -15,6 +15,7 @@ from optimscheduler.grammar import read_schedule
 from optimscheduler.lookup import class_at
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint_reading import content_of, damage_of
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.data import open_data
 from optimscheduler.run.folder import keep_source, source_of
@@ -47,9 +48,9 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     if not checkpoints.all():
         raise ConfigError(f"{run} holds no checkpoint of a run; RUN is a folder that `train` has written")
     path = _checkpoint_at(checkpoints, at)
-    if damage := checkpoints.damage(path):
+    if damage := damage_of(path):
         raise CheckpointError(f"{path} cannot be used: {damage}. Take an older one with --from")
-    state = checkpoints.content(path)
+    state = content_of(path)
     beside = run if run.name else run.resolve()
     out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")
     if out.exists() and any(out.iterdir()):
@@ -75,7 +76,7 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
 
 def _checkpoint_at(checkpoints: Checkpoints, at: str) -> Path:
     """That of a real step."""
-    known = {str(checkpoints.content(path)["progress"]["windows"]): path for path in checkpoints.all()}
+    known = {str(content_of(path)["progress"]["windows"]): path for path in checkpoints.all()}
     if at == "last":
         return checkpoints.all()[-1]
     if at not in known:

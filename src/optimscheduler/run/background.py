@@ -24,6 +24,11 @@ class Background:
         self.finish()
         self._work = self._threads.submit(work)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being done."""
+        return self._work is not None and not self._work.done()
+
     def finish(self) -> None:
         """Wait until nothing is being done.
 

@@ -28,6 +28,7 @@ from optimscheduler.run.background import Background
 from optimscheduler.run.checkpoint_files import (
     PLAIN,
     entries_of,
+    names_in,
     reason,
     remove,
     sync,
@@ -35,9 +36,9 @@ from optimscheduler.run.checkpoint_files import (
     told_writing,
     written,
 )
+from optimscheduler.run.checkpoint_reading import NAME, damage_of, read_content
 from optimscheduler.run.manifest import MANIFEST, Damage, Manifest
-from optimscheduler.run.old_formats import is_old, read_old
-from optimscheduler.run.plain_json import read_plain
+from optimscheduler.run.old_formats import is_old
 from optimscheduler.run.retention import Retention
 from optimscheduler.run.tensors import (
     Like,
@@ -59,9 +60,6 @@ _log = logging.getLogger("optimscheduler")
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
-_NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+)|\.pt)?")
-_LARGEST: Final = 2**30  # bytes of it
-_KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
 _DAMAGED: Final = ".damaged"
 
 
@@ -81,11 +79,21 @@ class Checkpoints:
         self._metrics: dict[str, dict[str, float] | None] = {}
 
     def all(self) -> list[Path]:
-        """Oldest first."""
-        found = [(name, p) for p in self.folder.glob("batch-*") if (name := _NAME.fullmatch(p.name))]
-        return [p for _, p in sorted(found, key=lambda each: (int(each[0][1]), int(each[0][2] or 1)))]
+        """Oldest first.
+
+        Raises:
+            CheckpointError: the folder is there, and cannot be looked into.
+        """
+        found = [match for name in names_in(self.folder) if (match := NAME.fullmatch(name))]
+        found.sort(key=lambda match: (int(match[1]), int(match[2] or 1)))
+        return [self.folder / match[0] for match in found]
 
     # ---- writing ----
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being written."""
+        return self._background.busy
 
     def finish(self) -> None:
         """Wait for the one that is being written.
@@ -126,18 +134,31 @@ class Checkpoints:
             metrics=None if metrics is None else dict(metrics),
             files={},
         )
-        if background:
-            copies = staged(tensors)
+        copies = self._copies(tensors) if background else None
+        if copies is not None:
             self._background.start(lambda: self._write(path, copies, plain, manifest, self._beside))
         else:
             self._write(path, tensors, plain, manifest, self._world)
         return path
 
+    def _copies(self, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """Copies that training does not touch; None where some rank has no memory for them."""
+        try:
+            copies = staged(tensors)
+        except (MemoryError, RuntimeError) as error:  # the latter is torch's
+            copies = None
+            _log.warning(
+                "there is no memory to copy the weights (%s), so training waits until they are written; "
+                "save_in_background: false always does that",
+                reason(error),
+            )
+        return copies if all(self._world.gather(copies is not None)) else None
+
     def _free(self, batch: int) -> Path:
         """A name that is not taken: of the same batch there may be one from before a validation."""
         first = self.folder / f"batch-{batch:08d}"
         names = (first.with_name(f"{first.name}-{number}") for number in count(2))
-        return next(path for path in chain([first], names) if not path.exists())
+        return next(path for path in chain([first], names) if not os.path.lexists(path))
 
     def _write(
         self, path: Path, tensors: dict[str, Tensor], plain: bytes, manifest: Manifest, world: World
@@ -171,8 +192,10 @@ class Checkpoints:
             sync(aside)
             aside.replace(path)
             sync(self.folder)
-        with told_writing(path, "is written, but older ones cannot be removed"):
+        try:
             self._tidy(path)
+        except (CheckpointError, OSError) as error:
+            _log.warning("%s is written, but older ones cannot be removed: %s", path, reason(error))
 
     def _tidy(self, newest: Path) -> None:
         batch = newest.name.removeprefix("batch-").partition("-")[0]
@@ -180,10 +203,12 @@ class Checkpoints:
         same = [old for old in others if old.name.removesuffix(".pt").split("-")[1] == batch]
         different = [old for old in others if old not in same] + [newest]
         kept = self.retention.kept([(p.name, self._metrics_of(p)) for p in different])
-        for old in [*same, *(p for p in different if p.name not in kept)]:
-            remove(old)
-        for left in self.folder.glob("batch-*.tmp"):
-            remove(left)
+        left = self.folder.glob("batch-*.tmp")
+        for old in [*same, *(p for p in different if p.name not in kept), *left]:
+            try:
+                remove(old)
+            except OSError as error:
+                _log.warning("%s cannot be removed: %s", old, reason(error))
         self._metrics = {name: means for name, means in self._metrics.items() if name in kept}
 
     def _metrics_of(self, path: Path) -> dict[str, float] | None:
@@ -200,50 +225,39 @@ class Checkpoints:
         """The newest that is whole. Damaged ones that are newer are set aside, with a warning for each.
 
         Raises:
-            CheckpointError: there are some, and none of them is whole; the message says what to type.
+            CheckpointError: there are some, and none of them is whole; or whether one is whole cannot be
+                found out. The message says what to type.
         """
         names = [path.name for path in self.all()]
         self._world.same("list of checkpoints in the run folder", names)
         for name in reversed(names):
             path = self.folder / name
-            found = self._world.gather(self.damage(path, self._world.rank, self._world.count))
-            damage = next(filter(None, found), None)
+            damage = self._damage_on_any(path)
             if damage is None:
                 return path
             if self._world.main:
                 self._set_aside(path, damage)
             self._world.wait()
-        if self._world.gather(bool(list(self.folder.glob(f"batch-*{_DAMAGED}*"))))[0]:
+        aside = [name for name in names_in(self.folder) if re.fullmatch(r"batch-.*\.damaged(-\d+)?", name)]
+        if self._world.gather(aside)[0]:
             raise CheckpointError(
-                f"there is no whole checkpoint in {self.folder}, only damaged ones (*{_DAMAGED}). Put a copy "
-                "of a whole one there, or start over with --out ANOTHER_DIR"
+                f"there is no whole checkpoint in {self.folder}, only damaged ones: "
+                f"{', '.join(sorted(aside))}. Put a copy of a whole one there (to try one again, take "
+                f"{_DAMAGED} off its name), or start over with --out ANOTHER_DIR"
             )
         return None
 
-    def damage(self, path: Path, rank: int = 0, ranks: int = 1) -> str | None:
-        """Why a checkpoint cannot be used; None if it can.
-
-        Args:
-            path: from `all`.
-            rank: which share of the files to check.
-            ranks: into how many shares they are divided.
-        """
+    def _damage_on_any(self, path: Path) -> str | None:
+        """What a rank has found in its share of the files."""
         try:
-            if is_old(path):
-                state = self._content(path)
-                if path.is_dir():
-                    check_tensors(path, [name for _, name in state["tensors"]])
-            else:
-                manifest = Manifest.read(path)
-                named = _NAME.fullmatch(path.name)
-                if named and int(named[1]) != manifest.batch:
-                    raise Damage(f"what is in it was written after batch {manifest.batch}")
-                if PLAIN not in manifest.files:
-                    raise Damage(f"it has no {PLAIN}")
-                manifest.check(path, sorted(manifest.files)[rank::ranks])
-        except Exception as error:  # a damaged archive fails in many ways
-            return f"{reason(error):.200}"
-        return None
+            damage, trouble = damage_of(path, self._world.rank, self._world.count), None
+        except CheckpointError as error:
+            damage, trouble = None, str(error)
+        found = self._world.gather((damage, trouble))
+        for _, trouble in found:
+            if trouble is not None:
+                raise CheckpointError(trouble)
+        return next((damage for damage, _ in found if damage is not None), None)
 
     def _set_aside(self, path: Path, damage: str) -> None:
         names = chain([_DAMAGED], (f"{_DAMAGED}-{number}" for number in count(2)))
@@ -255,43 +269,19 @@ class Checkpoints:
             damage += f" (and it cannot be renamed: {error.strerror})"
         _log.warning("%s cannot be used: %s. It is set aside as %s", path, damage, aside.name)
 
-    def content(self, path: Path) -> State:
-        """Everything in one but the tensors.
-
-        Raises:
-            CheckpointError: see `load`.
-        """
-        with told_reading(path):
-            return self._content(path)
-
     def load(self, path: Path, like: Like = whole) -> State:
         """Read one; nothing in it is executed.
 
         Args:
-            path: from `newest`, or from `all` if it has no `damage`.
+            path: from `newest`, or from `all` if it is not damaged.
             like: what to read each tensor into.
 
         Raises:
             CheckpointError: it is damaged.
         """
         with told_reading(path):
-            state = self._content(path)
+            state = read_content(path)
             places = state.pop("tensors", [])
             check_tensors(path, [name for _, name in places])
             read_tensors(path, state, places, like, self._world)
-        return state
-
-    def _content(self, path: Path) -> State:
-        """Everything but the tensors; of a file from a single process those as well."""
-        if is_old(path):
-            state = read_old(path)
-        else:
-            if not path.is_dir():
-                raise Damage("it is not there")
-            if (path / PLAIN).stat().st_size > _LARGEST:
-                raise Damage(f"{PLAIN} is larger than {_LARGEST:,} bytes")
-            content = read_plain((path / PLAIN).read_bytes())
-            state = {**content["plain"], "tensors": content["tensors"]}
-        if not set(state) >= _KEYS:
-            raise Damage("it is no checkpoint of a run")
         return state

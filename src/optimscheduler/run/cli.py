@@ -269,7 +269,7 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
             typer.echo(f"error on rank {rank}: {error}", err=True)
         code = 2
     except KeyboardInterrupt:
-        typer.echo("stopped at once, by Ctrl-C; --resume goes on from the last checkpoint", err=True)
+        typer.echo("stopped at once, by Ctrl-C", err=True)
         code = INTERRUPTED
     raise typer.Exit(code)
 

@@ -8,16 +8,28 @@ from typing import Any, Final
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint_files import sync
 from optimscheduler.run.config import without_free
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
-__all__ = ["CONFIG", "check_folder", "check_same_configuration", "keep_source", "make_folder", "source_of"]
+__all__ = [
+    "CONFIG",
+    "check_folder",
+    "check_same_configuration",
+    "job_of",
+    "keep_job",
+    "keep_source",
+    "make_folder",
+    "source_of",
+]
 
 CONFIG: Final = "config.yaml"
 """The resolved configuration, in the run folder."""
 
 _SOURCE: Final = "source.txt"  # beside it: where classes named in it are looked for
+_JOB: Final = "torchrun.txt"  # beside it: the job that has trained here last
+_OURS: Final = {name + end for name in (CONFIG, _SOURCE, _JOB) for end in ("", ".tmp")}
 
 
 def check_folder(folder: Path, checkpoints: Checkpoints, *, resume: bool) -> None:
@@ -39,10 +51,9 @@ def _holds_something(folder: Path) -> bool:
     """Whether there is more than what a run leaves that failed before its first window."""
     try:
         inside = list(folder.iterdir()) if folder.is_dir() else []
+        return any(path.lstat().st_size > 0 or path.is_dir() for path in inside if path.name not in _OURS)
     except OSError as error:
         raise ConfigError(f"the run folder {folder} cannot be read: {error.strerror}") from None
-    found = [path for path in inside if path.name not in (CONFIG, _SOURCE)]
-    return any(path.is_dir() or path.stat().st_size > 0 for path in found)
 
 
 def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
@@ -51,27 +62,59 @@ def make_folder(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
+    _write(folder, CONFIG, write_text(dict(config)))
+
+
+def keep_source(folder: Path, source: Path | None) -> None:
+    """Write down in which folder modules that the configuration names are found.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if source is not None:
+        _write(folder, _SOURCE, f"{source.resolve()}\n")
+
+
+def source_of(folder: Path) -> Path | None:
+    """What `keep_source` has written; None where there is nothing."""
+    source = _read(folder, _SOURCE)
+    return Path(source) if source else None
+
+
+def keep_job(folder: Path, job: str) -> None:
+    """Write down which torchrun job trains here, so that its processes go on by themselves when restarted.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if job or (folder / _JOB).exists():
+        _write(folder, _JOB, f"{job}\n")
+
+
+def job_of(folder: Path) -> str:
+    """What `keep_job` has written; empty where there is nothing."""
+    return _read(folder, _JOB)
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    """A file of the run folder, whole or as it was before."""
+    aside = folder / f"{name}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(write_text(dict(config)), encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
+        sync(aside)
+        aside.replace(folder / name)
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written: {error.strerror or error}. Choose another with --out"
         ) from None
 
 
-def keep_source(folder: Path, source: Path | None) -> None:
-    """Write down in which folder modules that the configuration names are found."""
-    if source is not None:
-        (folder / _SOURCE).write_text(f"{source.resolve()}\n", encoding="utf-8")
-
-
-def source_of(folder: Path) -> Path | None:
-    """What `keep_source` has written; None where there is nothing."""
+def _read(folder: Path, name: str) -> str:
     try:
-        return Path((folder / _SOURCE).read_text(encoding="utf-8").strip())
-    except OSError:
-        return None
+        return (folder / name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def check_same_configuration(saved: Mapping[str, Any], now: Mapping[str, Any], *, decided: bool) -> list[str]:

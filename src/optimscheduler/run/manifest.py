@@ -66,8 +66,8 @@ class Manifest:
             OSError: it cannot be read.
         """
         path = folder / MANIFEST
-        if not path.is_file():
-            raise Damage(f"{MANIFEST} is missing")
+        if path.is_symlink() or not path.is_file():
+            raise Damage(f"{MANIFEST} is {'a link' if path.is_symlink() else 'missing'}")
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
         try:
@@ -96,8 +96,8 @@ class Manifest:
             raise Damage(f"{min(others)} does not belong to it")
         for name in names:
             entry, path = self.files[name], folder / name
-            if Path(name).name != name or not path.is_file() or path.is_symlink():
-                raise Damage(f"{name} is missing")
+            if Path(name).name != name or path.is_symlink() or not path.is_file():
+                raise Damage(f"{name} is {'a link' if path.is_symlink() else 'missing'}")
             size = path.stat().st_size
             if size != entry["bytes"]:
                 raise Damage(f"{name} has {size:,} bytes, and {entry['bytes']:,} were written")

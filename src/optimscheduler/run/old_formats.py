@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZipFile
 
 import torch
 
@@ -36,7 +37,9 @@ def read_old(path: Path) -> State:
         Exception: it is damaged; that shows in many ways.
     """
     single = path.is_file()
-    content = torch.load(path if single else path / _PLAIN, map_location="cpu", weights_only=True)
+    archive = path if single else path / _PLAIN
+    _refuse_inflated(archive)
+    content = torch.load(archive, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or "version" not in content:
         raise ValueError("it is no checkpoint of a run")
     version, expected = content["version"], 1 if single else 2
@@ -44,3 +47,11 @@ def read_old(path: Path) -> State:
         raise Damage(f"it has format {version!r:.20}; this package reads formats up to {FORMAT}")
     state: State = content if single else {**content["plain"], "tensors": content["tensors"]}
     return {**state, "random": [state["random"]], "ranks": 1} if single else state
+
+
+def _refuse_inflated(path: Path) -> None:
+    """Nothing in the archive may take more memory than it has bytes; torch stores, and never compresses."""
+    with ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise Damage(f"what is in it claims {claimed:,} bytes, and it has {path.stat().st_size:,}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rich.markup import escape
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint_files import told_reading
+from optimscheduler.run.checkpoint_reading import content_of
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.explain import show_config, show_joints, show_plan
@@ -23,6 +26,8 @@ from optimscheduler.run.folder import (
     CONFIG,
     check_folder,
     check_same_configuration,
+    job_of,
+    keep_job,
     keep_source,
     make_folder,
 )
@@ -36,14 +41,16 @@ from optimscheduler.run.retention import Retention
 from optimscheduler.run.run_state import State
 from optimscheduler.run.runner import Lengths, Runner
 from optimscheduler.run.skipping import BatchRanges
-from optimscheduler.run.world import World, joined, restarted
+from optimscheduler.run.world import World, job_of_process, joined, restarted, would_be_restarted
 
 __all__ = ["INTERRUPTED", "train"]
 
 _log = logging.getLogger("optimscheduler")
 
 INTERRUPTED = 130
-"""Exit code of a run that was asked to stop: 128 + the number of SIGINT."""
+"""Exit code of a run that was asked to stop, 128 + the number of SIGINT. Torchrun may start such processes
+again (`--max-restarts`), so there it is 0.
+"""
 
 
 def train(
@@ -80,7 +87,7 @@ def train(
         OptimSchedulerError: the run cannot be built, continued or written.
     """
     with joined(config.device, config.distributed) as (world, device):
-        resume = resume or restarted()
+        resume = resume or world.gather(_began_here(folder))[0]
         retention = Retention(
             newest=config.keep, best=config.keep_best, monitor=config.monitor, mode=config.mode
         )
@@ -90,7 +97,6 @@ def train(
         prepared = world.together(
             lambda: _prepare(
                 config,
-                checkpoints,
                 newest,
                 world,
                 device,
@@ -105,7 +111,7 @@ def train(
         state = None
         if newest:
             state = checkpoints.load(newest, runner.state.like)
-            with _unspoken():
+            with _unspoken(), told_reading(newest):
                 runner.load(state, on_mismatch)
             p = runner.progress
             _say(screen, f"resuming   from {newest}, epoch {p.epoch}, batch {p.batch}")
@@ -120,6 +126,12 @@ def train(
         return _run(runner, described, lengths, screen, again)
 
 
+def _began_here(folder: Path) -> bool:
+    """Whether torchrun has started this process again, in a job that was training in the folder."""
+    job = job_of_process()
+    return restarted() and job != "" and job == job_of(folder)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
     """What the run folder says of the run."""
@@ -131,13 +143,14 @@ class _Described:
     def write(self) -> None:
         make_folder(self.folder, self.config.plain())
         keep_source(self.folder, self.source)
+        keep_job(self.folder, job_of_process())
 
     def put_back(self) -> None:
         """If somebody has removed it."""
-        if not (self.folder / CONFIG).exists():
+        if not os.path.lexists(self.folder / CONFIG):
             try:
                 self.write()
-            except (OSError, ConfigError) as error:
+            except ConfigError as error:
                 _log.warning("%s", error)
 
 
@@ -152,7 +165,6 @@ class _Prepared:
 
 def _prepare(
     config: RunConfig,
-    checkpoints: Checkpoints,
     newest: Path | None,
     world: World,
     device: torch.device,
@@ -169,7 +181,7 @@ def _prepare(
     changed: list[str] = []
     state: State = {}
     if newest:
-        state = checkpoints.content(newest)
+        state = content_of(newest)
         saved = read_config(state["config"], str(newest)).plain()
         changed = check_same_configuration(saved, config.plain(), decided=on_mismatch != "error")
         if on_mismatch == "checkpoint":
@@ -246,6 +258,9 @@ def _run(
             done = runner.run(monitor, lengths, lambda: interrupt.asked)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}. {_incident(runner, folder, again)}") from error
+        except KeyboardInterrupt:
+            _say(screen, _at_once(runner, again))
+            raise
         waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))
     if finished:
         _say(
@@ -259,7 +274,15 @@ def _run(
     if not done:
         by = f", safely {waited[0]:.2f} s after {waited[1]}" if waited[1] else ""
         _say(screen, f"stopped    as asked, after batch {runner.progress.batch}{by}. To go on:\n  {again}")
-    return 0 if done else INTERRUPTED
+    return 0 if done or would_be_restarted() else INTERRUPTED
+
+
+def _at_once(runner: Runner, again: str) -> str:
+    """What is said of a run that does not finish its window."""
+    busy = "the checkpoint that is being written is finished first. " if runner.checkpoints.busy else ""
+    saved = runner.checkpoints.busy or runner.checkpoints.all()
+    how = f"To go on from the newest checkpoint:\n  {again}" if saved else "There is no checkpoint yet"
+    return f"stopping   at once, by Ctrl-C; {busy}{how}"
 
 
 def _lengths(described: _Described, lines: JsonLines) -> Mapping[str, int]:
@@ -296,8 +319,8 @@ def _draw(folder: Path) -> None:
     """A picture is not worth an error, and must not hide one."""
     try:
         plot_curves(folder)
-    except ConfigError as error:
-        _log.warning("%s", error)
+    except (ConfigError, OSError) as error:
+        _log.warning("no curves are drawn: %s", error)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -15,7 +17,16 @@ from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
 from optimscheduler.ranks import meeting
 from optimscheduler.run.parts import device_named
 
-__all__ = ["ALONE", "World", "joined", "rank_of_process", "restarted", "started_by"]
+__all__ = [
+    "ALONE",
+    "World",
+    "job_of_process",
+    "joined",
+    "rank_of_process",
+    "restarted",
+    "started_by",
+    "would_be_restarted",
+]
 
 T = TypeVar("T")
 
@@ -110,9 +121,33 @@ def rank_of_process() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def job_of_process() -> str:
+    """What tells the torchrun job that has started this process from all others; empty without torchrun.
+
+    Its `--rdzv-id`, and where there is none the launcher, which is the same process from one restart to the
+    next.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{platform.node()} {os.getppid()} {_began(os.getppid())}" if name == "none" else name
+
+
+def _began(process: int) -> str:
+    """When a process began, where the system says so: numbers of processes are used again."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
 def restarted() -> bool:
     """Whether torchrun has started this process again, after one of them had died."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def would_be_restarted() -> bool:
+    """Whether torchrun would start this process again, did it end with anything but 0."""
+    most, done = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("MAX_RESTARTS", "RESTART_COUNT"))
+    return most.isdecimal() and done.isdecimal() and int(done) < int(most)
 
 
 def started_by() -> list[str]:

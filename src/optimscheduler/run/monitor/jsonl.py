@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from io import FileIO
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +32,12 @@ class JsonLines:
 
     Args:
         folder: the run folder.
-        lengths: bytes of each file that belong to the run being continued; the rest is cut off.
+        lengths: bytes of each file that belong to the run being continued; the rest, which is about to be
+            written again, is cut off. A file that is not named belongs to no checkpoint, and is moved aside.
     """
 
     def __init__(self, folder: Path, lengths: Mapping[str, int]) -> None:
-        self._files = {name: _File(folder / name, lengths.get(name, 0)) for name in (METRICS, VALIDATION)}
+        self._files = {name: _File(folder / name, lengths.get(name)) for name in (METRICS, VALIDATION)}
 
     def lengths(self) -> dict[str, int]:
         """Bytes in each file; what is counted is on disk."""
@@ -67,7 +69,7 @@ class JsonLines:
 class _File:
     """One file, of which a line is with the system at once."""
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: Path, length: int | None) -> None:
         self._path, self._waiting, self._troubled = path, b"", False
         self._file = _open(path, length)
 
@@ -112,11 +114,14 @@ class _File:
         self._troubled = True
 
 
-def _open(path: Path, length: int) -> FileIO:
+def _open(path: Path, length: int | None) -> FileIO:
     try:
+        if length is None:
+            _move_aside(path)
         file = path.open("a+b", buffering=0)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    length = length or 0
     there = file.seek(0, os.SEEK_END)
     if there < length:
         _log.warning(
@@ -125,6 +130,15 @@ def _open(path: Path, length: int) -> FileIO:
     file.truncate(min(length, there))
     file.seek(0, os.SEEK_END)
     return file
+
+
+def _move_aside(path: Path) -> None:
+    """Keep the lines of a run that has left no checkpoint, or whose checkpoints are gone."""
+    if path.is_file() and path.stat().st_size:
+        names = (path.with_stem(f"{path.stem}-{number}") for number in count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        path.rename(aside)
+        _log.warning("%s is of a run without a checkpoint; it is kept as %s", path, aside.name)
 
 
 def finite(record: Mapping[str, Any]) -> dict[str, Any]:
