@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_TO_LEAVE: Final = timedelta(seconds=5)  # together, after an error
 
 
 class World:
@@ -213,5 +216,9 @@ def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.
         group = dist.group.WORLD if found.type == "cpu" else dist.new_group(backend="gloo")
         yield World(rank, count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), group), found
         dist.barrier(group)  # nobody leaves while others still hear from it
+    except OptimSchedulerError:  # on all ranks as a rule, or one has gone already
+        with suppress(RuntimeError):
+            dist.monitored_barrier(group, _TO_LEAVE)
+        raise
     finally:
         dist.destroy_process_group()
