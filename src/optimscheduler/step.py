@@ -35,7 +35,7 @@ from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
 from optimscheduler.precision import Precision
 from optimscheduler.ranks import absence_behind
-from optimscheduler.scalars import Scalar, is_finite, is_not, seen
+from optimscheduler.scalars import Scalar, is_not, seen
 from optimscheduler.sync import GradientSync
 
 __all__ = ["BatchStep", "Timer", "untimed"]
@@ -247,7 +247,7 @@ class BatchStep:
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.write(real_step, m.clock.epoch)
         m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        self.precision.record(m.loss, is_finite(norm))
+        self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(
                 {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
