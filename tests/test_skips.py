@@ -109,6 +109,61 @@ def test_R20_no_moment_overflows_where_the_norm_does_not_square(
     assert_same(learnt(optim), before)
 
 
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("norm_type", [2.0, "inf"])
+def test_R20_no_moment_of_float16_parameters_overflows(norm_type: Any, fused: bool, layout: str) -> None:
+    def built(grad_clip: float | None) -> OptimScheduler:
+        conf = {"fused": fused, "eps": 1e-3}
+        arguments = {"grad_clip": grad_clip, "grad_norm_type": norm_type, "layout": layout}
+        return optim_of(a_model(dtype=torch.float16), "Adam", 0.01, conf=conf, **arguments)
+
+    bare, clipped = built(None), built(1.0)
+    for optim in (bare, clipped):
+        train(optim, batches(2, dtype=torch.float16))
+    before = copy.deepcopy(learnt(bare))
+    batch = batches(3, dtype=torch.float16)[2]
+    times = 3e4 / (take(built(None), batch).grad_norm or 1.0)  # whose square is beyond 65504
+    assert take(bare, batch, times).skipped
+    assert_same(learnt(bare), before)
+    report = take(clipped, batch, times)
+    assert report.updated
+    assert 1e4 < (report.grad_norm or 0.0) < INF
+    for moments in learnt(clipped)["optimizer"]["state"].values():
+        assert all(torch.as_tensor(moment).isfinite().all() for moment in moments.values())
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, "inf"])
+@pytest.mark.parametrize(("optim_type", "conf"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_R20_no_moment_overflows_where_a_weight_is_below_1(
+    optim_type: str, conf: dict[str, Any], norm_type: Any, layout: str
+) -> None:
+    optim = optim_of(
+        a_model(), optim_type, 0.01, conf=conf, grad_clip=None, grad_norm_type=norm_type, layout=layout
+    )
+    train(optim, DATA[:2])
+    before = copy.deepcopy(learnt(optim))
+    report = take(optim, DATA[2], 1e22, weight=1e-5)  # 1e17 before it is divided by 1e-5
+    assert report.skipped
+    assert report.grad_norm == INF
+    assert_same(learnt(optim), before)
+    assert take(optim, DATA[3], 1e10, weight=1e-5).updated
+
+
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_R20_weights_too_small_for_float32_give_no_gradient(fused: bool, layout: str, use_amp: Any) -> None:
+    optim = an_optim("Adam", {"fused": fused}, use_amp, layout=layout)
+    train(optim, DATA[:2])
+    if optim.scaler is not None:
+        optim.scaler.value.fill_(SMALLEST)
+    before = copy.deepcopy(learnt(optim))
+    assert take(optim, DATA[2], weight=1e-44).skipped
+    assert_same(learnt(optim), before)
+
+
 def test_R27_float16_backs_off_until_it_fits_and_grows_again() -> None:
     optim = optim_of(a_model(), "Adam", use_amp="fp16")
     assert optim.scaler is not None

@@ -239,10 +239,10 @@ class BatchStep:
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
-        norm: Scalar = self.sync.norm(m.gradients, m.clip.norm_type)
+        norm, dtype = self.sync.norm(m.gradients, m.clip.norm_type)
         if not m.gradients.bit_for_bit:
             norm, divisor = seen(norm), seen(divisor)
-        norm = norm / divisor
+        norm = m.clip.applied(norm, divisor, dtype)
         accepted = m.guard.accepts(norm)
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.write(real_step, m.clock.epoch)
