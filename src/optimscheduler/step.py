@@ -262,6 +262,7 @@ class BatchStep:
             scale=scale,
             lr=m.values.lr,
             blamed=met.blamed,
+            advice=m.guard.advice,
             logger=logger,
         )
         return m.report(met.loss, completes=True, updated=moves, skipped=is_not(accepted), grad_norm=norm)
