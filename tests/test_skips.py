@@ -18,6 +18,7 @@ from tests.cases_models import (
     batches,
     forgotten,
     frozen,
+    mse,
     optim_of,
     take,
     train,
@@ -233,6 +234,61 @@ def test_R22_the_scale_is_in_the_message() -> None:
     optim = an_optim("Adam", {}, "fp16", max_skips=0)
     with pytest.raises(NonFiniteError, match="loss scale 1024"):
         take(optim, DATA[0], NAN)
+
+
+@pytest.mark.parametrize("closed", ["in step", "by flush"])
+def test_R22_the_error_of_one_member_comes_when_all_have_had_their_turn(closed: str) -> None:
+    accum_grad = 1 if closed == "in step" else 2
+    optims, twin = (
+        OptimSchedulerDict(
+            {
+                name: optim_of(
+                    model, updated_modules=part, max_skips=0, use_amp="fp16", accum_grad=accum_grad, lr=0.01
+                )
+                for name, part in [("a", "0"), ("b", "2"), ("c", "3")]
+            },
+        )
+        for model in (a_model(), a_model())
+    )
+    for each in (optims, twin):
+        for optim in each.values():
+            assert optim.scaler is not None
+            optim.scaler.value.fill_(256.0)
+            optim.scaler.growth_interval = 1
+    spoil = next(iter(optims["a"].owned.by_name.values())).register_hook(lambda g: g * INF)
+    with pytest.raises(NonFiniteError, match=r"^1 gradients in a row were refused \(max_skips=0\)"):
+        stepped(optims, DATA[0])
+        optims.flush()
+    spoil.remove()
+    stepped(twin, DATA[0])
+    twin.flush()
+    start, now, then = weights(a_model()), weights(optims["b"].model), weights(twin["b"].model)
+    assert_same(
+        {n: w for n, w in now.items() if n[0] == "0"}, {n: w for n, w in start.items() if n[0] == "0"}
+    )
+    assert_same({n: w for n, w in now.items() if n[0] != "0"}, {n: w for n, w in then.items() if n[0] != "0"})
+    assert forgotten(optims["b"].model)
+    assert optims["b"].scaler is not None
+    assert optims["b"].scaler.get_scale() == 128.0, "it is settled, too"
+    assert [optim.member.ledger.read()["applied"] for optim in optims.values()] == [0, 1, 1]
+
+
+def stepped(optims: OptimSchedulerDict, batch: Any) -> None:
+    with optims.forward():
+        loss = mse(optims["a"].model, batch)
+    optims.step({"loss": loss})
+
+
+def test_R23_gradients_larger_for_good_are_refused_until_the_error_names_the_guard() -> None:
+    optim = an_optim("Adam", {}, False, guard={"z": 5, "window": 8, "warm_up": 3}, max_skips=4)
+    train(optim, DATA[:4])
+    statistics = repr(optim.state_dict()["guard"])
+    with pytest.raises(
+        NonFiniteError, match=r"The guard refuses gradient norms above .* write guard: null or"
+    ):
+        for batch in DATA * 2:
+            take(optim, batch, 1000.0)
+    assert repr(optim.state_dict()["guard"]) == statistics
 
 
 @pytest.mark.parametrize("use_amp", [False, "fp16"])
