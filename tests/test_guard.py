@@ -78,6 +78,18 @@ def test_R23_only_the_last_norms_count() -> None:
     assert accepts(guard, 100.0) == [False]
 
 
+def test_R23_it_says_what_it_refuses_and_what_to_write_instead() -> None:
+    assert guard_for(None).advice() == ""
+    guard = SpikeGuard(z=2.0, window=8, warm_up=5)
+    assert all(accepts(guard, 1.0, 2.0, 3.0, 4.0, 100.0))
+    # the limit by hand, as above
+    assert guard.advice() == (
+        "The guard refuses gradient norms above 5.965: the median of the last 5 that it accepted is 3, z is "
+        "2, and what it refuses changes neither. If gradients are right to be larger from here on, write "
+        "guard: null or a larger z; otherwise try a lower learning rate"
+    )
+
+
 def test_R34_a_restored_guard_decides_alike() -> None:
     guard = SpikeGuard(z=3.0, window=6, warm_up=4)
     accepts(guard, 1.0, 2.0, 3.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -43,6 +43,7 @@ def record(
     norm: float = math.nan,
     found: Loose | None = None,
     scale: float | Tensor = 1.0,
+    advice: Callable[[], str] = str,
 ) -> None:
     ledger.record(
         window or a_window(1.0),
@@ -53,6 +54,7 @@ def record(
         scale=scale,
         lr=0.25,
         logger=LOG,
+        advice=advice,
     )
 
 
@@ -147,8 +149,41 @@ def test_R22_more_than_max_skips_in_a_row_are_an_error(max_skips: int) -> None:
         f"{max_skips + 1} gradients in a row were refused (max_skips={max_skips}), the last: "
         "real step 7 (batches 1) of loss 'main' skipped: gradient norm nan; not finite in w (1 of 1 "
         "gradients). Learning rate 0.25, loss scale 1024. Try a lower learning rate or a longer warm-up, "
-        "use_amp: bf16 instead of fp16, and look at the batches named above"
+        "a grad_clip where there is none, use_amp: bf16 instead of fp16, and look at the batches named above"
     )
+
+
+@pytest.mark.parametrize(
+    ("norms", "advised"),
+    [
+        ((9.0, 9.0), "Write guard: null, and look"),
+        ((math.nan, 9.0), "Write guard: null. Try a lower"),
+        ((math.nan, math.nan), "Try a lower"),
+    ],
+)
+def test_R23_what_the_guard_refuses_is_said_where_there_is_nothing_else(
+    norms: tuple[float, ...], advised: str
+) -> None:
+    ledger = Ledger("main", max_skips=len(norms) - 1)
+    with pytest.raises(NonFiniteError) as caught:
+        for norm in norms:
+            record(ledger, False, norm=norm, advice=lambda: "Write guard: null")
+    assert f"loss scale 1. {advised}" in str(caught.value)
+    assert str(caught.value).endswith(", and look at the batches named above")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_R23_where_the_norms_are_not_known_both_are_said(
+    guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On an accelerator a refusal is read late, without its norm.
+    ledger = Ledger("main", max_skips=0)
+    on_device(ledger, (lambda: "Write guard: null") if guarded else str)
+    monkeypatch.setattr("optimscheduler.ledger._stacked", lambda _: torch.tensor([False]))
+    with pytest.raises(NonFiniteError) as caught:
+        ledger.read()
+    told = "Write guard: null. Try a lower" if guarded else "Try a lower"
+    assert f"loss scale 1. {told}" in str(caught.value)
 
 
 def test_R22_the_default_is_25() -> None:
@@ -166,7 +201,7 @@ def test_R22_max_skips_is_a_whole_number(value: object) -> None:
     assert str(caught.value) == f"max_skips must be a whole number of updates >= 0, got {value!r}"
 
 
-def on_device(ledger: Ledger) -> None:
+def on_device(ledger: Ledger, advice: Callable[[], str] = str) -> None:
     """As on an accelerator: an outcome that `record` must not look at."""
     ledger.record(
         a_window(1.0),
@@ -177,6 +212,7 @@ def on_device(ledger: Ledger) -> None:
         scale=1.0,
         lr=0.25,
         logger=LOG,
+        advice=advice,
     )
 
 

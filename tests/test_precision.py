@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.precision import Autocast, FullPrecision, LossScale, LossScaled, precision_for
+from optimscheduler.precision import (
+    SMALLEST,
+    Autocast,
+    FullPrecision,
+    LossScale,
+    LossScaled,
+    precision_for,
+)
 from tests.cases_models import assert_same, stored
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
@@ -145,6 +153,60 @@ def test_R27_one_bad_window_among_several_is_enough() -> None:
     assert scale.get_scale() == 32768.0
 
 
+def test_R20_a_window_that_says_nothing_neither_halves_the_scale_nor_counts() -> None:
+    scale, twin = LossScale("cpu"), LossScale("cpu")
+    for one in (scale, twin):
+        one.growth_interval = 3
+    scales = []
+    for finite in (NO, YES, YES, YES, YES, NO, YES, YES):
+        scale.record(NO, told=NO)
+        scale.update()
+        assert scale.state_dict() == twin.state_dict()
+        for one in (scale, twin):
+            one.record(finite)
+            one.update()
+        assert scale.state_dict() == twin.state_dict()
+        scales.append(scale.get_scale() / 65536)
+    assert scales == [0.5, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("finite", "times"), [(YES, 2.0), (NO, 0.5)])
+def test_R20_beside_one_that_says_nothing_the_other_windows_count(finite: torch.Tensor, times: float) -> None:
+    scale = LossScale("cpu")
+    scale.growth_interval = 1
+    scale.record(finite)
+    scale.record(NO, told=NO)
+    scale.update()
+    assert scale.get_scale() == times * 65536
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_R20_a_loss_that_is_not_finite_is_no_overflow(loss: float) -> None:
+    precision = LossScaled(CPU)
+    for norm in (math.nan, torch.tensor(math.inf)):
+        precision.record("loss", norm, torch.tensor(loss))
+        precision.settle(set())
+    assert precision.scaler("loss").get_scale() == 65536.0
+    precision.record("loss", math.inf, None)
+    precision.settle(set())
+    assert precision.scaler("loss").get_scale() == 32768.0
+
+
+def test_R20_the_scale_does_not_fall_below_float16s_smallest_normal_number() -> None:
+    assert torch.finfo(torch.float16).tiny == SMALLEST
+    scale = LossScale("cpu")
+    for _ in range(40):
+        scale.record(NO)
+        scale.update()
+    assert scale.get_scale() == SMALLEST
+    scale.growth_interval = 1
+    scale.record(YES)
+    scale.update()
+    assert scale.get_scale() == 2 * SMALLEST
+    scale.load_state_dict({**scale.state_dict(), "scale": 0.0})  # as it was without a floor
+    assert scale.get_scale() == SMALLEST
+
+
 def test_R34_a_restored_scale_goes_on_alike() -> None:
     scale = LossScale("cpu")
     scale.growth_interval, scale.growth_factor, scale.backoff_factor = 4, 3.0, 0.25
@@ -197,7 +259,7 @@ def test_R27_there_is_one_scale_per_loss_changed_only_while_its_windows_are_clos
     assert precision.scaler("a") is precision.scaler("a")
     for name in ("a", "b"):
         precision.scaler(name)
-        precision.record(name, NO)
+        precision.record(name, torch.tensor(math.inf), torch.tensor(1.0))
     precision.settle({"a"})
     assert (precision.scaler("a").get_scale(), precision.scaler("b").get_scale()) == (65536.0, 32768.0)
     precision.settle(set())

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from optimscheduler import ConfigError, NonFiniteError, OptimScheduler
+from optimscheduler import ConfigError, NonFiniteError, OptimScheduler, OptimSchedulerDict
+from optimscheduler.precision import SMALLEST
 from tests.cases_models import (
     a_model,
     assert_same,
     batches,
     forgotten,
     frozen,
+    mse,
     optim_of,
     take,
     train,
@@ -84,7 +86,8 @@ def test_B12_R20_a_refused_window_leaves_no_trace(
     train(twin, DATA[:6])  # a run in which nothing ever happened
     assert_same(learnt(optim), learnt(twin))
     if optim.scaler is not None and twin.scaler is not None:
-        assert (optim.scaler.get_scale(), twin.scaler.get_scale()) == (512.0, 1024.0)
+        scale = 512.0 if times == OVERFLOW else 1024.0  # a loss that is not finite says nothing about it
+        assert (optim.scaler.get_scale(), twin.scaler.get_scale()) == (scale, 1024.0)
 
 
 @pytest.mark.parametrize("use_amp", [False, "fp16"])
@@ -107,6 +110,61 @@ def test_R20_no_moment_overflows_where_the_norm_does_not_square(
     assert_same(learnt(optim), before)
 
 
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("norm_type", [2.0, "inf"])
+def test_R20_no_moment_of_float16_parameters_overflows(norm_type: Any, fused: bool, layout: str) -> None:
+    def built(grad_clip: float | None) -> OptimScheduler:
+        conf = {"fused": fused, "eps": 1e-3}
+        arguments = {"grad_clip": grad_clip, "grad_norm_type": norm_type, "layout": layout}
+        return optim_of(a_model(dtype=torch.float16), "Adam", 0.01, conf=conf, **arguments)
+
+    bare, clipped = built(None), built(1.0)
+    for optim in (bare, clipped):
+        train(optim, batches(2, dtype=torch.float16))
+    before = copy.deepcopy(learnt(bare))
+    batch = batches(3, dtype=torch.float16)[2]
+    times = 3e4 / (take(built(None), batch).grad_norm or 1.0)  # whose square is beyond 65504
+    assert take(bare, batch, times).skipped
+    assert_same(learnt(bare), before)
+    report = take(clipped, batch, times)
+    assert report.updated
+    assert 1e4 < (report.grad_norm or 0.0) < INF
+    for moments in learnt(clipped)["optimizer"]["state"].values():
+        assert all(torch.as_tensor(moment).isfinite().all() for moment in moments.values())
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, "inf"])
+@pytest.mark.parametrize(("optim_type", "conf"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_R20_no_moment_overflows_where_a_weight_is_below_1(
+    optim_type: str, conf: dict[str, Any], norm_type: Any, layout: str
+) -> None:
+    optim = optim_of(
+        a_model(), optim_type, 0.01, conf=conf, grad_clip=None, grad_norm_type=norm_type, layout=layout
+    )
+    train(optim, DATA[:2])
+    before = copy.deepcopy(learnt(optim))
+    report = take(optim, DATA[2], 1e22, weight=1e-5)  # 1e17 before it is divided by 1e-5
+    assert report.skipped
+    assert report.grad_norm == INF
+    assert_same(learnt(optim), before)
+    assert take(optim, DATA[3], 1e10, weight=1e-5).updated
+
+
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_R20_weights_too_small_for_float32_give_no_gradient(fused: bool, layout: str, use_amp: Any) -> None:
+    optim = an_optim("Adam", {"fused": fused}, use_amp, layout=layout)
+    train(optim, DATA[:2])
+    if optim.scaler is not None:
+        optim.scaler.value.fill_(SMALLEST)
+    before = copy.deepcopy(learnt(optim))
+    assert take(optim, DATA[2], weight=1e-44).skipped
+    assert_same(learnt(optim), before)
+
+
 def test_R27_float16_backs_off_until_it_fits_and_grows_again() -> None:
     optim = optim_of(a_model(), "Adam", use_amp="fp16")
     assert optim.scaler is not None
@@ -122,6 +180,28 @@ def test_R27_float16_backs_off_until_it_fits_and_grows_again() -> None:
         assert after in ([before / 2] if skipped else [before, before * 2])
     first = skips.index(False)
     assert scales[first + 2] == 2 * scales[first], "three good ones double it"
+
+
+def test_R20_bad_data_does_not_wear_the_loss_scale_down() -> None:
+    optim = an_optim("Adam", {}, "fp16")
+    for number in range(60):
+        report = take(optim, DATA[number % 8], NAN if number % 2 else 1.0)
+        assert report.updated is (number % 2 == 0)
+        assert report.skipped or report.grad_norm
+    assert optim.scaler is not None
+    assert optim.scaler.get_scale() == 1024.0
+
+
+def test_R20_at_the_smallest_scale_refusals_go_on_counting() -> None:
+    optim = an_optim("Adam", {}, "fp16", max_skips=40)
+    with pytest.raises(
+        NonFiniteError, match=r"^41 gradients in a row were refused .* loss scale 6\.10352e-05"
+    ):
+        for _ in range(50):
+            take(optim, DATA[0], OVERFLOW)
+    assert optim.scaler is not None
+    assert optim.scaler.get_scale() == SMALLEST
+    assert take(optim, DATA[1]).updated
 
 
 def test_R27_the_scale_does_not_change_while_a_window_is_open() -> None:
@@ -154,6 +234,61 @@ def test_R22_the_scale_is_in_the_message() -> None:
     optim = an_optim("Adam", {}, "fp16", max_skips=0)
     with pytest.raises(NonFiniteError, match="loss scale 1024"):
         take(optim, DATA[0], NAN)
+
+
+@pytest.mark.parametrize("closed", ["in step", "by flush"])
+def test_R22_the_error_of_one_member_comes_when_all_have_had_their_turn(closed: str) -> None:
+    accum_grad = 1 if closed == "in step" else 2
+    optims, twin = (
+        OptimSchedulerDict(
+            {
+                name: optim_of(
+                    model, updated_modules=part, max_skips=0, use_amp="fp16", accum_grad=accum_grad, lr=0.01
+                )
+                for name, part in [("a", "0"), ("b", "2"), ("c", "3")]
+            },
+        )
+        for model in (a_model(), a_model())
+    )
+    for each in (optims, twin):
+        for optim in each.values():
+            assert optim.scaler is not None
+            optim.scaler.value.fill_(256.0)
+            optim.scaler.growth_interval = 1
+    spoil = next(iter(optims["a"].owned.by_name.values())).register_hook(lambda g: g * INF)
+    with pytest.raises(NonFiniteError, match=r"^1 gradients in a row were refused \(max_skips=0\)"):
+        stepped(optims, DATA[0])
+        optims.flush()
+    spoil.remove()
+    stepped(twin, DATA[0])
+    twin.flush()
+    start, now, then = weights(a_model()), weights(optims["b"].model), weights(twin["b"].model)
+    assert_same(
+        {n: w for n, w in now.items() if n[0] == "0"}, {n: w for n, w in start.items() if n[0] == "0"}
+    )
+    assert_same({n: w for n, w in now.items() if n[0] != "0"}, {n: w for n, w in then.items() if n[0] != "0"})
+    assert forgotten(optims["b"].model)
+    assert optims["b"].scaler is not None
+    assert optims["b"].scaler.get_scale() == 128.0, "it is settled, too"
+    assert [optim.member.ledger.read()["applied"] for optim in optims.values()] == [0, 1, 1]
+
+
+def stepped(optims: OptimSchedulerDict, batch: Any) -> None:
+    with optims.forward():
+        loss = mse(optims["a"].model, batch)
+    optims.step({"loss": loss})
+
+
+def test_R23_gradients_larger_for_good_are_refused_until_the_error_names_the_guard() -> None:
+    optim = an_optim("Adam", {}, False, guard={"z": 5, "window": 8, "warm_up": 3}, max_skips=4)
+    train(optim, DATA[:4])
+    statistics = repr(optim.state_dict()["guard"])
+    with pytest.raises(
+        NonFiniteError, match=r"The guard refuses gradient norms above .* write guard: null or"
+    ):
+        for batch in DATA * 2:
+            take(optim, batch, 1000.0)
+    assert repr(optim.state_dict()["guard"]) == statistics
 
 
 @pytest.mark.parametrize("use_amp", [False, "fp16"])

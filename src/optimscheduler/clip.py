@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 import torch
 from torch import Tensor
@@ -15,11 +15,24 @@ from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
 from optimscheduler.scalars import Scalar
 
-__all__ = ["Clip", "total_norm"]
+__all__ = ["Clip", "narrowest", "total_norm"]
 
 _ROW: Final = 16384  # elements
 _NARROW: Final = (torch.float16, torch.bfloat16)
-_LARGEST: Final = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
+_RANGE: Final = {
+    torch.float16: torch.float16,
+    torch.bfloat16: torch.float32,
+    torch.float32: torch.float32,
+    torch.complex64: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex128: torch.float64,
+}
+"""A real type that holds numbers as large."""
+
+_LARGEST: Final = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(_RANGE.values())}
+"""The largest number whose square is within range."""
+
+_SMALLEST: Final = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +66,28 @@ class Clip:
         except ConfigError as error:
             raise ConfigError(f"{error} ('inf' is allowed too)") from None
 
+    def applied(self, norm: Scalar, divisor: Scalar, dtype: torch.dtype) -> Scalar:
+        """The norm of the gradient as it will be applied, before clipping.
+
+        Args:
+            norm: of the gradient before it is divided.
+            divisor: what is left to divide it by; NaN comes of one that float32 does not hold.
+            dtype: see `narrowest`.
+
+        Returns:
+            norm / divisor; inf where an optimizer that keeps numbers of that dtype would get one by
+            squaring what it is given. Clipping keeps a gradient small enough for float16.
+        """
+        if dtype is torch.float16 and self.max_norm is not None and self.max_norm <= _LARGEST[dtype]:
+            dtype = torch.float32
+        if isinstance(divisor, Tensor):
+            within = False
+        else:
+            divisor = divisor if divisor > _SMALLEST else math.nan
+            within = divisor >= 1.0 and dtype is not torch.float16  # as `total_norm` has seen
+        norm = norm / divisor
+        return norm if within else _limited(norm, dtype)
+
     def factor(self, norm: Scalar) -> Scalar:
         """What the gradient is multiplied by, at most 1; a 0-d tensor where `norm` is one."""
         if self.max_norm is None:
@@ -62,7 +97,9 @@ class Clip:
         return torch.clamp(self.max_norm / (norm + 1e-6), max=1.0)
 
 
-def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = False) -> Tensor:
+def total_norm(
+    blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = False
+) -> tuple[Tensor, torch.dtype]:
     """The p-norm of all blocks taken as one vector.
 
     Args:
@@ -74,34 +111,55 @@ def total_norm(blocks: Sequence[Tensor], norm_type: float, *, in_rows: bool = Fa
 
     Returns:
         A 0-d tensor, float32 or float64, on the first block's device; 0 if there is no block. Where its
-        square is out of range it is inf, whatever p: optimizers square what they are given.
+        square is out of range it is inf, whatever p: optimizers square what they are given. And the
+        `narrowest` of the blocks.
     """
     if len(blocks) == 1 and in_rows and blocks[0].numel() < 2 * _ROW:
         norm = _norm(blocks[0], norm_type, _width(blocks[0].dtype))
         squared = norm_type == 2.0 and blocks[0].numel() > 1  # on the way to the norm
-        return norm if squared else _limited(norm, norm.dtype)
+        return (norm if squared else _limited(norm, norm.dtype)), _RANGE[blocks[0].dtype]
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for block in blocks:
         alike[block.device, block.dtype].append(block)
     if not alike:
-        return torch.zeros(())
+        return torch.zeros(()), torch.float32
     norms: list[Tensor] = []
     for (device, dtype), tensors in alike.items():
         if in_rows and device.type == "cpu":
             tensors = [part for tensor in tensors for part in _rows(tensor, norm_type)]
         norms += torch._foreach_norm(tensors, norm_type, dtype=_width(dtype))
-    narrowest = norms[0].dtype
+    measured = norms[0].dtype
     if len(alike) > 1:
-        narrowest, *_, widest = sorted((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
+        measured, *_, widest = sorted((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)
         norms = [norm.to(blocks[0].device, widest) for norm in norms]
     norm = _norm(torch.stack(norms), norm_type)
-    squared = norm_type == 2.0 and blocks[0].numel() + len(norms) > 2 and norm.dtype is narrowest
-    return norm if squared else _limited(norm, narrowest)
+    squared = norm_type == 2.0 and blocks[0].numel() + len(norms) > 2 and norm.dtype is measured
+    return (norm if squared else _limited(norm, measured)), narrowest(dtype for _, dtype in alike)
 
 
-def _limited(norm: Tensor, dtype: torch.dtype) -> Tensor:
+def narrowest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The one of float16, float32 and float64 whose range is the smallest of these; float32 for none.
+
+    >>> narrowest([torch.float64, torch.bfloat16])
+    torch.float32
+    """
+    return min((_RANGE[dtype] for dtype in dtypes), key=_LARGEST.__getitem__, default=torch.float32)
+
+
+@overload
+def _limited(norm: Tensor, dtype: torch.dtype) -> Tensor: ...
+
+
+@overload
+def _limited(norm: Scalar, dtype: torch.dtype) -> Scalar: ...
+
+
+def _limited(norm: Scalar, dtype: torch.dtype) -> Scalar:
     """The norm, or inf where numbers of that precision cannot hold its square."""
-    return norm.masked_fill(norm > _LARGEST[dtype], math.inf)
+    limit = _LARGEST[dtype]
+    if isinstance(norm, Tensor):
+        return norm.masked_fill(norm > limit, math.inf)
+    return math.inf if norm > limit else norm
 
 
 def _rows(block: Tensor, norm_type: float) -> list[Tensor]:

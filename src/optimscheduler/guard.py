@@ -22,6 +22,9 @@ class Guard(Protocol):
     def accepts(self, norm: Scalar) -> Flag:
         """Whether to apply the gradient that has this norm, as it would be applied; beside the norm."""
 
+    def advice(self) -> str:
+        """What to say, and to type, where it has refused too many spikes in a row; "" if it refuses none."""
+
     def state_dict(self) -> dict[str, Any]:
         """What it remembers."""
 
@@ -39,6 +42,10 @@ class FiniteGuard:
         """Whether the norm is finite."""
         return is_finite(norm)
 
+    def advice(self) -> str:
+        """None."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
         return {}
@@ -55,7 +62,8 @@ class SpikeGuard:
     over the last `window` accepted norms, MAD being their median absolute deviation from the median
     (1.4826 makes it a standard deviation for normal noise). Refused norms never enter the statistics, nor
     do those of 0, which every loss with a margin gives now and then, and which say nothing about the size
-    of the others. Until `warm_up` norms are remembered, every finite one is accepted.
+    of the others. Until `warm_up` norms are remembered, every finite one is accepted. Where gradients become
+    larger for good it goes on refusing them: it has no way to tell that from a training that falls apart.
 
     Args:
         z: deviations above the median that are still accepted, > 0.
@@ -81,13 +89,27 @@ class SpikeGuard:
         if not isinstance(norm, Tensor):
             return bool(self.accepts(torch.tensor(norm)))
         self._norms = norms = self._norms.to(norm)
-        median = norms.nanmedian()
-        deviation = 1.4826 * (norms - median).abs().nanmedian()
-        limit = median + self.z * torch.maximum(deviation, 0.01 * median)
+        _, limit = self._median_and_limit()
         warming_up = norms.isfinite().sum() < self.warm_up
         accepted = norm.isfinite() & (warming_up | (norm <= limit))
         self._norms = torch.where(accepted & (norm > 0), torch.cat([norms[1:], norm[None]]), norms)
         return accepted
+
+    def _median_and_limit(self) -> tuple[Tensor, Tensor]:
+        median = self._norms.nanmedian()
+        deviation = 1.4826 * (self._norms - median).abs().nanmedian()
+        return median, median + self.z * torch.maximum(deviation, 0.01 * median)
+
+    def advice(self) -> str:
+        """Its limit, where that comes from, and how to have another; on an accelerator this synchronises."""
+        median, limit = map(float, self._median_and_limit())
+        count = int(self._norms.isfinite().sum())
+        return (
+            f"The guard refuses gradient norms above {limit:.4g}: the median of the last {count} that it "
+            f"accepted is {median:.4g}, z is {self.z:g}, and what it refuses changes neither. If gradients "
+            "are right to be larger from here on, write guard: null or a larger z; otherwise try a lower "
+            "learning rate"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered norms."""

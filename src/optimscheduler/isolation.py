@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from optimscheduler.errors import GraphError
 from optimscheduler.shards import is_sharded
 
-__all__ = ["ByInputs", "ByStashing", "Isolation", "WholeModel", "isolation_for", "zeroed"]
+__all__ = ["ByInputs", "ByStashing", "Isolation", "WholeModel", "isolation_for", "lateness_behind", "zeroed"]
 
 
 class Isolation(Protocol):
@@ -97,6 +98,18 @@ def zeroed(leaves: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def lateness_behind(error: RuntimeError, loss: str) -> GraphError | None:
+    """What to do, if the error means that the graph was used by another step before."""
+    if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
+        return None
+    return GraphError(
+        f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
+        "OptimSchedulers whose losses share a graph take their step together: "
+        "OptimSchedulerDict({'name': optim, ...}).step(losses) "
+        f"(torch: {str(error).splitlines()[0]:.160})"
+    )
 
 
 def _is_reentrant(loss: Tensor) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ __all__ = ["Ledger", "StepReport"]
 
 _log = logging.getLogger("optimscheduler")
 _READ_EVERY = 16  # updates, on an accelerator
+_AGAINST_NAN = (
+    "Try a lower learning rate or a longer warm-up, a grad_clip where there is none, "
+    "use_amp: bf16 instead of fp16"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,6 +140,7 @@ class Ledger:
         self._logger: logging.Logger = _log
         self._lr: float = 0.0
         self._scale: Scalar = 1.0
+        self._advice: Callable[[], str] = str  # says nothing
 
     @property
     def applied(self) -> int:
@@ -153,6 +159,7 @@ class Ledger:
         lr: float,
         logger: logging.Logger,
         blamed: Tensor | None = None,
+        advice: Callable[[], str] = str,
     ) -> None:
         """Enter a closed window, while its gradients are still there.
 
@@ -166,11 +173,12 @@ class Ledger:
             lr: the learning rate, for the error.
             logger: for refusals.
             blamed: shape (ranks,), true where the loss was not finite; None in a single process.
+            advice: of the guard, on refused spikes, for the error.
 
         Raises:
             NonFiniteError: more than `max_skips` were refused in a row.
         """
-        self._logger, self._lr, self._scale = logger, lr, scale
+        self._logger, self._lr, self._scale, self._advice = logger, lr, scale, advice
         late = isinstance(accepted, Tensor) and accepted.device.type != "cpu" and not self.forensics
         if not late and accepted and not self._unread:
             self._count_applied()
@@ -232,9 +240,15 @@ class Ledger:
             raise NonFiniteError(
                 f"{counts['skips_in_row']} gradients in a row were refused (max_skips={self.max_skips}), "
                 f"the last: {entry.refusal}. Learning rate {self._lr:g}, loss scale {float(self._scale):g}. "
-                "Try a lower learning rate or a longer warm-up, "
-                "use_amp: bf16 instead of fp16, and look at the batches named above"
+                f"{self._what_to_try()}, and look at the batches named above"
             )
+
+    def _what_to_try(self) -> str:
+        """The guard's advice where all that were refused in a row are spikes; both where some may be."""
+        spikes = [refusal.norm is not None and math.isfinite(refusal.norm) for refusal in self.refused]
+        unknown = any(refusal.norm is None for refusal in self.refused)
+        advice = self._advice() if unknown or any(spikes) else ""
+        return ". ".join(filter(None, [advice, "" if advice and all(spikes) else _AGAINST_NAN]))
 
     def _count_applied(self) -> None:
         self._counts["applied"] += 1

@@ -10,17 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError, nearest
-from optimscheduler.scalars import Flag, Scalar, is_not
+from optimscheduler.scalars import Flag, Scalar, is_finite, is_not
 
 __all__ = ["Autocast", "FullPrecision", "LossScale", "LossScaled", "Precision", "precision_for"]
 
 _log = logging.getLogger(__name__)
+
+SMALLEST: Final = 2.0**-14
+"""The least that a loss is scaled to: float16's smallest normal number. A scale is made smaller for gradients
+beyond 65504; with this one they may be 2^30, and below it a gradient of 1 would lose its own bits."""
 
 
 class Precision(Protocol):
@@ -41,8 +45,8 @@ class Precision(Protocol):
     def refer(self, name: str, weight: float) -> None:
         """Take the weights of that loss relative to this one, if it is not 0."""
 
-    def record(self, name: str, finite: Flag) -> None:
-        """A window that this loss fed was complete, its gradient norm finite or not (0-d bool)."""
+    def record(self, name: str, norm: Scalar, loss: Scalar | None) -> None:
+        """A window that this loss fed was complete: the norm of its gradient, and its mean loss."""
 
     def settle(self, open_losses: Collection[str]) -> None:
         """Adapt the scales of the losses that feed no open window."""
@@ -76,7 +80,7 @@ class FullPrecision:
     def refer(self, name: str, weight: float) -> None:
         """Not needed."""
 
-    def record(self, name: str, finite: Flag) -> None:
+    def record(self, name: str, norm: Scalar, loss: Scalar | None) -> None:
         """Nothing to adapt."""
 
     def settle(self, open_losses: Collection[str]) -> None:
@@ -105,7 +109,10 @@ class LossScale:
     """The scale of one loss: down at once when a gradient overflows, up after a quiet time.
 
     Its state is in the format of `torch.amp.GradScaler`, whose rule it follows (Micikevicius et al.
-    2018, arXiv:1710.03740): x 0.5 after a non-finite gradient, x 2 after 2,000 finite ones in a row.
+    2018, arXiv:1710.03740): x 0.5 after a non-finite gradient, x 2 after 2,000 finite ones in a row. Two
+    things are not `GradScaler`'s: a window whose loss itself was not finite says nothing about the scale,
+    because no scale would have helped, and neither halves it nor counts as one of the 2,000 nor ends their
+    row; and the scale never falls below `SMALLEST`.
     """
 
     growth_factor = 2.0
@@ -117,23 +124,37 @@ class LossScale:
         self.reference_weight = 0.0  # items of a first batch; weights are taken relative to it
         self._tracker = torch.zeros((), dtype=torch.int32, device=device)
         self._found = torch.zeros((), dtype=torch.float32, device=device)
+        self._told = torch.zeros((), dtype=torch.int32, device=device)
         self._recorded = False
 
     def get_scale(self) -> float:
         """The scale as a number; on an accelerator this synchronises."""
         return float(self.value)
 
-    def record(self, finite: Flag) -> None:
-        """Remember the outcome of a window, until `update`."""
-        self._found = torch.maximum(self._found, torch.as_tensor(is_not(finite)).to(self._found))
+    def record(self, finite: Flag, told: Flag = True) -> None:
+        """Remember the outcome of a window, until `update`.
+
+        Args:
+            finite: its gradient was.
+            told: its loss was, so that the gradient says something about the scale.
+        """
+        found, told = torch.as_tensor(is_not(finite)), torch.as_tensor(told)
+        self._told = torch.maximum(self._told, told.to(self._told))
+        self._found = torch.maximum(self._found, found.to(self._found) * told.to(self._found))
         self._recorded = True
 
     def update(self) -> None:
         """Adapt the scale to what was recorded since the last time."""
         if self._recorded:
+            self._tracker += self._told - 1  # where nothing was told, the count is one too high in a moment
             rule = (self.growth_factor, self.backoff_factor, self.growth_interval)
             torch._amp_update_scale_(self.value, self._tracker, self._found, *rule)
-            self._found, self._recorded = torch.zeros_like(self._found), False
+            self.value.clamp_(min=SMALLEST)
+            self._forget()
+
+    def _forget(self) -> None:
+        self._found, self._told = torch.zeros_like(self._found), torch.zeros_like(self._told)
+        self._recorded = False
 
     def state_dict(self) -> dict[str, Any]:
         """`GradScaler`'s keys, and the reference weight."""
@@ -148,13 +169,13 @@ class LossScale:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the state of a `GradScaler` too."""
-        self.value.fill_(state["scale"])
+        self.value.fill_(max(state["scale"], SMALLEST))
         self._tracker.fill_(state["_growth_tracker"])
         self.growth_factor = state["growth_factor"]
         self.backoff_factor = state["backoff_factor"]
         self.growth_interval = state["growth_interval"]
         self.reference_weight = state.get("reference_weight", 0.0)
-        self._found, self._recorded = torch.zeros_like(self._found), False
+        self._forget()
 
 
 class LossScaled(Autocast):
@@ -191,9 +212,9 @@ class LossScaled(Autocast):
         """Keep it with the loss scale."""
         self.scaler(name).reference_weight = weight
 
-    def record(self, name: str, finite: Flag) -> None:
+    def record(self, name: str, norm: Scalar, loss: Scalar | None) -> None:
         """For the scale of that loss."""
-        self.scaler(name).record(finite)
+        self.scaler(name).record(is_finite(norm), told=loss is None or is_finite(loss))
 
     def settle(self, open_losses: Collection[str]) -> None:
         """Adapt the scales of the losses that feed no open window."""

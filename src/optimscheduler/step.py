@@ -18,7 +18,7 @@ BatchStep.step(losses)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,14 +28,14 @@ from torch import Tensor, nn
 
 from optimscheduler.checks import whole
 from optimscheduler.clock import Beat
-from optimscheduler.errors import ConfigError, GraphError, nearest
-from optimscheduler.isolation import Isolation, isolation_for, zeroed
+from optimscheduler.errors import ConfigError, NonFiniteError, nearest
+from optimscheduler.isolation import Isolation, isolation_for, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
 from optimscheduler.precision import Precision
 from optimscheduler.ranks import absence_behind
-from optimscheduler.scalars import Scalar, is_finite, is_not, seen
+from optimscheduler.scalars import Scalar, is_not, seen
 from optimscheduler.sync import GradientSync
 
 __all__ = ["BatchStep", "Timer", "untimed"]
@@ -121,12 +121,8 @@ class BatchStep:
         self._backward(beats, losses, weight, timer)
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
-        reports = {
-            name: self._update(name, timer, logger) if beat.completes else self.members[name].report()
-            for name, beat in beats.items()
-        }
-        self._settle(closed=any(beat.completes for beat in beats.values()))
-        return reports
+        closed = self._close([name for name, beat in beats.items() if beat.completes], timer, logger)
+        return {name: closed[name] if name in closed else self.members[name].report() for name in beats}
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
@@ -138,9 +134,7 @@ class BatchStep:
         self._opened = None
         for member in self.members.values():
             member.clock.flush()
-        reports = {n: self._update(n, timer, logger) for n, member in self.members.items() if member.window}
-        self._settle(closed=bool(reports))
-        return reports
+        return self._close([name for name, member in self.members.items() if member.window], timer, logger)
 
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
@@ -208,7 +202,7 @@ class BatchStep:
                     isolation.backward(turn.loss.nan_to_num() * 0.0, retain_graph=retain_graph)
         except RuntimeError as error:
             what = f"reduce the gradients of loss {name!r} in its backward"
-            if explained := absence_behind(error, what) or _lateness_behind(error, name):
+            if explained := absence_behind(error, what) or lateness_behind(error, name):
                 raise explained from error
             raise
 
@@ -218,6 +212,24 @@ class BatchStep:
             owned = [p for name in names for p in self.members[name].gradients.parameters]
             self._isolations[names] = isolation_for(self._parameters, owned)
         return self._isolations[names]
+
+    def _close(self, names: Sequence[str], timer: Timer, logger: logging.Logger) -> dict[str, StepReport]:
+        """Update these members, whose windows are complete.
+
+        Raises:
+            NonFiniteError: the first of one of them, raised when all have had their turn.
+        """
+        reports: dict[str, StepReport] = {}
+        errors: list[NonFiniteError] = []
+        for name in names:
+            try:
+                reports[name] = self._update(name, timer, logger)
+            except NonFiniteError as error:
+                errors.append(error)
+        self._settle(closed=bool(names))
+        if errors:
+            raise errors[0]
+        return reports
 
     def _update(self, name: str, timer: Timer, logger: logging.Logger) -> StepReport:
         """Close the window of one member; its gradients are gone afterwards, whatever happened."""
@@ -239,15 +251,15 @@ class BatchStep:
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
-        norm: Scalar = self.sync.norm(m.gradients, m.clip.norm_type)
+        norm, dtype = self.sync.norm(m.gradients, m.clip.norm_type)
         if not m.gradients.bit_for_bit:
             norm, divisor = seen(norm), seen(divisor)
-        norm = norm / divisor
+        norm = m.clip.applied(norm, divisor, dtype)
         accepted = m.guard.accepts(norm)
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.write(real_step, m.clock.epoch)
         m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        self.precision.record(m.loss, is_finite(norm))
+        self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(
                 {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
@@ -262,6 +274,7 @@ class BatchStep:
             scale=scale,
             lr=m.values.lr,
             blamed=met.blamed,
+            advice=m.guard.advice,
             logger=logger,
         )
         return m.report(met.loss, completes=True, updated=moves, skipped=is_not(accepted), grad_norm=norm)
@@ -280,15 +293,3 @@ class BatchStep:
 def _positive(total: Scalar) -> Scalar:
     """The divisor, 1 where it would be 0: nothing is applied then."""
     return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total
-
-
-def _lateness_behind(error: RuntimeError, loss: str) -> GraphError | None:
-    """What to do, if the error means that the graph was used by another step before."""
-    if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
-        return None
-    return GraphError(
-        f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
-        "OptimSchedulers whose losses share a graph take their step together: "
-        "OptimSchedulerDict({'name': optim, ...}).step(losses) "
-        f"(torch: {str(error).splitlines()[0]:.160})"
-    )

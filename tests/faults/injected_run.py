@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel as Ddp
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict, StepReport
 from optimscheduler.shards import local
-from tests.faults.injections import BATCHES, FACTORS, WARM_UP, Injection, Setting
+from tests.faults.injections import BATCHES, FACTORS, OF_THE_LOSS, WARM_UP, Injection, Setting
 
 __all__ = ["Outcome", "train"]
 
@@ -147,7 +147,8 @@ class Watch:
         self._expect(not kept, f"{name}: gradients are kept of {kept}")
         if refused:
             self._judge_line(self._lines[-1] if self._lines else "")
-            self._judge_back_off(name, optim, math.isfinite(report.grad_norm or 0.0))
+            says_nothing = self._injection is not None and self._injection.kind in OF_THE_LOSS
+            self._judge_back_off(name, optim, says_nothing or math.isfinite(report.grad_norm or 0.0))
 
     def _judge_memory(self, name: str, optim: OptimScheduler) -> None:
         counts, told = self._counts[name], optim.member.ledger.read()
@@ -164,18 +165,20 @@ class Watch:
         assert injection is not None
         self._expect(f" of loss {injection.loss!r} skipped" in line or injection.kind == "nan data", line)
         if injection.setting.wrap != "alone":
-            in_the_loss = injection.kind in ("nan data", "nan loss", "inf loss", "-inf loss")
+            in_the_loss = injection.kind in OF_THE_LOSS
             where = ", ".join(map(str, injection.ranks))
             told = f"; on rank {where}; " if in_the_loss and dist.get_rank() in injection.ranks else ""
             told = told or (f"on rank {where}; " if in_the_loss else "rank unknown, already averaged; ")
             self._expect(told in line, f"not blamed {told!r}: {line}")
 
-    def _judge_back_off(self, name: str, optim: OptimScheduler, finite: bool) -> None:
+    def _judge_back_off(self, name: str, optim: OptimScheduler, says_nothing: bool) -> None:
+        """Neither a spike nor a loss that is not finite is an overflow, and takes the scale down."""
         if optim.scaler is None:
             return
         before, after = self._scales[name], optim.scaler.get_scale()
-        if finite:
-            self._expect(after in (before, 2 * before), f"{name}: a spike took the scale {before} to {after}")
+        if says_nothing:
+            kept = after in (before, 2 * before)
+            self._expect(kept, f"{name}: what is no overflow took the scale {before} to {after}")
             return
         loss = optim.member.loss
         is_open = any(o.member.window for o in self._optims.values() if o.member.loss == loss)

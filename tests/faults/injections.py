@@ -13,6 +13,7 @@ __all__ = [
     "AXES",
     "BATCHES",
     "FACTORS",
+    "OF_THE_LOSS",
     "WARM_UP",
     "Injection",
     "Setting",
@@ -35,6 +36,9 @@ FACTORS: Final[Mapping[str, float]] = {
     "spike 1e6": 1e6,
 }
 """What the loss is multiplied by."""
+
+OF_THE_LOSS: Final = ("nan data", "nan loss", "inf loss", "-inf loss")
+"""The loss itself is not finite."""
 
 AXES: Final[Mapping[str, Sequence[object]]] = {
     "precision": (False, "bf16", "fp16"),

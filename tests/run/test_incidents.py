@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from optimscheduler import NonFiniteError
 from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.data import batch_indices
+from optimscheduler.run.incidents import refuse
+from tests.cases_models import a_model, batches, mse, optim_of
 from tests.run.command import call, checkpoints, last_state, last_weights, metrics, write
 from tests.run.tiny import Tiny
 
@@ -106,6 +110,30 @@ def test_an_overflow_by_which_a_loss_scaler_finds_its_scale_stops_nothing(tmp_pa
     assert said.code == 0, said.err
     assert metrics(tmp_path / "run")[0]["skipped"], "the first scale is too large"
     assert metrics(tmp_path / "run")[-1]["updated"]
+
+
+def test_an_overflow_that_no_scale_explains_stops_the_run() -> None:
+    optim = optim_of(a_model(), use_amp="fp16", max_skips=40)
+    at_0 = torch.zeros((), requires_grad=True)
+    seen: list[float] = []
+    with pytest.raises(NonFiniteError) as caught:
+        for batch in batches(30):
+            with optim.forward():
+                loss = mse(optim.model, batch)
+            wrong = (
+                at_0 * sum(p.sum() for p in optim.model.parameters())
+            ).sqrt()  # 0, with a slope of 0 x inf
+            report = optim.step({"loss": loss + wrong}).read()
+            assert report.loss is not None
+            assert math.isfinite(report.loss)
+            assert optim.scaler is not None
+            seen.append(optim.scaler.get_scale())
+            refuse(optim, report)
+    assert seen[-2:] == [1.0, 0.5], "from 2^16 on, the 17th in a row"
+    assert str(caught.value).startswith("real step 17 (batches 17) of loss 'loss' skipped: gradient norm nan")
+    assert str(caught.value).endswith(
+        "The loss scale is down to 0.5, so it is not the scale that makes it overflow"
+    )
 
 
 def test_batches_may_be_left_out_from_the_start(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ __all__ = ["refuse", "told", "write_incident"]
 def refuse(optim: OptimScheduler, report: StepReport) -> None:
     """Stop a run whose gradient was refused, because it is not finite.
 
-    A spike is none, and neither is an overflow by which a loss scaler finds its scale.
+    A spike is none, and neither is an overflow by which a loss scaler finds its scale. One that has taken the
+    scale below 1 is: the loss as it is, not scaled at all, gives gradients that are not finite.
 
     Args:
         optim: whose window was closed.
@@ -34,10 +35,14 @@ def refuse(optim: OptimScheduler, report: StepReport) -> None:
     """
     if not report.skipped or report.grad_norm is None or math.isfinite(report.grad_norm):
         return
+    why = ""
     if optim.scaler is not None and report.loss is not None and math.isfinite(report.loss):
-        return
+        scale = optim.scaler.get_scale()
+        if scale >= 1.0:
+            return
+        why = f". The loss scale is down to {scale:g}, so it is not the scale that makes it overflow"
     optim.member.ledger.read()
-    raise NonFiniteError(str(optim.member.ledger.refused[-1]))
+    raise NonFiniteError(f"{optim.member.ledger.refused[-1]}{why}")
 
 
 def write_incident(

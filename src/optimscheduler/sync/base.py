@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from optimscheduler.clip import total_norm
@@ -58,8 +59,8 @@ class GradientSync(Protocol):
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """Bring the gradients of a closed window together, with their weight and loss."""
 
-    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
-        """The p-norm of the whole gradient, a 0-d tensor; the same on all ranks."""
+    def norm(self, gradients: Gradients, norm_type: float) -> tuple[Scalar, torch.dtype]:
+        """The p-norm of the whole gradient, a 0-d tensor, and its `narrowest`; the same on all ranks."""
 
     def largest(self, weight: Scalar) -> float:
         """The largest of a number over the ranks."""
@@ -100,7 +101,7 @@ class SingleProcess:
         gradients.outlook()
         return Met(weight=window.total, loss=window.loss)
 
-    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+    def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`."""
         return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 

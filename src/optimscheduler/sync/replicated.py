@@ -49,7 +49,7 @@ class Together:
     def begin(self) -> None:
         """The wrapper has done it."""
 
-    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+    def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`; the gradients are the same everywhere."""
         return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 

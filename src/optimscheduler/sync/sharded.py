@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimscheduler.clip import total_norm
+from optimscheduler.clip import narrowest, total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.ranks import Ranks, meeting
@@ -81,20 +81,21 @@ class ShardedByFsdp(Together):
         self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
         return self._meet(gradients, window)
 
-    def norm(self, gradients: Gradients, norm_type: float) -> Tensor:
+    def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """Each rank measures its shards; what several ranks hold counts once."""
         there = [p.grad for p in gradients.parameters if p.grad is not None]
         mine = [_share(gradient, norm_type, self._ranks.count) for gradient in there]
         whole = self._ranks.gather(_norm_of(mine, norm_type, self._device)[None])
-        double = any(gradient.dtype is torch.float64 for gradient in there)
+        dtypes = {gradient.dtype for gradient in there}
         norm = _norm_of(list(whole[:, 0]), norm_type, self._device)
-        return norm if double else norm.float()
+        return (norm if torch.float64 in dtypes else norm.float()), narrowest(dtypes)
 
 
 def _share(gradient: Tensor, norm_type: float, ranks: int) -> Tensor:
     """The norm of this rank's shard, so that those of all ranks make that of the gradient."""
     block = local(gradient)
-    norm = total_norm([block] if block.numel() else [], norm_type).to(block.device)
+    norm, _ = total_norm([block] if block.numel() else [], norm_type)
+    norm = norm.to(block.device)
     return norm if math.isinf(norm_type) else norm / copies(gradient, ranks) ** (1 / norm_type)
 
 
