@@ -24,7 +24,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _ROWS = Path(__file__).parent / "rows.json"
 _BEGIN, _END = "<!-- drills -->", "<!-- end of drills -->"
 
-_DRILLS: dict[str, tuple[Callable[[int, Path], Row], int]] = {
+DRILLS: dict[str, tuple[Callable[[int, Path], Row], int]] = {
     "kills": (kills.drill, 60),
     "damage": (damage.drill, 300),
     "gradients": (gradients.drill, 200),
@@ -41,8 +41,8 @@ def main(names: list[str]) -> int:
     """Run drills, and write down what came of them; 1 if a promise was not kept."""
     rows = json.loads(_ROWS.read_text()) if _ROWS.exists() else {}
     kept = True
-    for name in names or _DRILLS:
-        drill, count = _DRILLS[name]
+    for name in names or DRILLS:
+        drill, count = DRILLS[name]
         folder, began = Path(tempfile.mkdtemp(prefix=f"drill-{name}-")), time.monotonic()
         row = drill(count, folder)
         minutes = (time.monotonic() - began) / 60
@@ -58,8 +58,8 @@ def main(names: list[str]) -> int:
             print(f"  kept: {folder}", flush=True)
         kept = kept and row.holds
         rows[name] = _told(row, minutes)
-    _ROWS.write_text(json.dumps({name: rows[name] for name in _DRILLS if name in rows}, indent=1) + "\n")
-    _write_page([rows[name] for name in _DRILLS if name in rows])
+    _ROWS.write_text(json.dumps({name: rows[name] for name in DRILLS if name in rows}, indent=1) + "\n")
+    _write_page([rows[name] for name in DRILLS if name in rows])
     return 0 if kept else 1
 
 
