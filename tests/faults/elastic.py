@@ -63,11 +63,9 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
 
 def wrong_restart(left: Left, said: str) -> str | None:
     """What is wrong with what the workers said since one was killed; None if they go on as they should."""
-    return (
-        left.wrongly_continued(said)
-        if left.newest
-        else f"no checkpoint before the kill, after {left.done} batches"
-    )
+    if not left.newest:
+        return f"no checkpoint before the kill, after {left.done} batches"
+    return left.wrongly_continued(said)
 
 
 def sigterm(count: int, folder: Path, seed: int = 0) -> Row:
