@@ -1,12 +1,13 @@
 """The long form of every drill, and the table of `docs/reliability.md`: `make drills`.
 
-python -m tests.faults.drills             all of them, in about an hour on two cores
+python -m tests.faults.drills             all of them; the page says how long that takes
 python -m tests.faults.drills kills ...   some of them; the rows of the others stay as they are
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -73,19 +74,29 @@ def _told(row: Row, minutes: float) -> dict[str, str]:
     }
 
 
-def _write_page(rows: list[dict[str, str]]) -> None:
-    """Put the table between its marks."""
+def table(rows: list[dict[str, str]]) -> str:
+    """As it stands in the page: each figure on a line of its own, and how long it took together."""
     lines = ["| what is done to it | how often | what must hold | what came of it | minutes |"]
     lines += ["|---|--:|---|---|--:|"]
-    lines += ["| {drill} | {count} | {promise} | {figures} | {minutes} |".format(**row) for row in rows]
+    for row in rows:
+        cells = {name: cell.replace("|", "\\|") for name, cell in row.items()}
+        cells["figures"] = cells["figures"].replace("; ", ";<br>")
+        lines.append("| {drill} | {count} | {promise} | {figures} | {minutes} |".format(**cells))
+    minutes = sum(float(row["minutes"]) for row in rows)
+    return "\n".join([*lines, "", f"Together {minutes:.0f} minutes."])
+
+
+def _write_page(rows: list[dict[str, str]]) -> None:
+    """Put the table between its marks."""
     where = (
-        f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, CPU and gloo."
+        f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, "
+        f"{os.cpu_count()} cores, CPU and gloo."
     )
     text = _PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    table = "\n".join([_BEGIN, "", where, "", *lines, "", _END])
-    _PAGE.write_text(before + table + after, encoding="utf-8")
+    content = "\n".join([_BEGIN, "", where, "", table(rows), "", _END])
+    _PAGE.write_text(before + content + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
