@@ -35,13 +35,15 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
     config, chance = _config(folder, epochs=8 + 5 * count), random.Random(seed)
     whole, run = folder / "whole", folder / "run"
     job = _Job("--max-restarts", count, "--nproc-per-node", 2, config=config, run=run)
-    failures, kills = [], []
+    failures: list[str] = []
+    kills: list[Left] = []
     for _ in range(count):
         job.go_on(chance.randrange(6, 14))
         kills.append(left_of(run))
         os.kill(chance.choice(job.workers()), signal.SIGKILL)
         if found := wrong_restart(kills[-1], job.restarted()):
             failures.append(f"kill {len(kills)}: {found}")
+    right = count - len(failures)
     code, said = job.end()
     if code != 0:
         failures.append(f"the job ends with exit code {code}: {said[-1000:]}")
@@ -54,7 +56,7 @@ def drill(count: int, folder: Path, seed: int = 0) -> Row:
         promise="a kill costs at most the work since the last checkpoint; the job finishes with the "
         "uninterrupted run's weights, state and metrics, to the bit",
         count=count,
-        figures=f"each went on from the newest checkpoint, with "
+        figures=f"{right} of {count} went on from the newest checkpoint, with "
         f"{', '.join(str(kill.again) for kill in kills)} batches to do again; "
         f"{'finished, identical' if not failures else 'failed'}",
         failures=tuple(failures),
