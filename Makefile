@@ -28,7 +28,7 @@ test-gpu:  ## the tests of a CUDA device, with the torch of PYTHON
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600
 
-drills: .venv/.dev  ## break everything on purpose, for an hour, and write the table of docs/reliability.md
+drills: .venv/.dev  ## break everything on purpose, and write the table of docs/reliability.md
 	$(BIN)/python -m tests.faults.drills $(ARGS)
 
 check: check-static test-fast .venv/.dev  ## style, types, structure, doctests, fast tests

@@ -26,6 +26,7 @@ class Process:
 
     def __init__(self, said: Path, *arguments: object) -> None:
         self.said = said
+        self._before = said.stat().st_size if said.exists() else 0
         told = (str(said), layout(), [str(argument) for argument in arguments])
         self._process: BaseProcess = _CONTEXT.Process(target=_run, args=told, daemon=True)
         self.began = time.monotonic()
@@ -41,6 +42,11 @@ class Process:
                 os.kill(self._process.pid, signal.SIGKILL)
         self._process.join(_PATIENCE)
         return alive and self._process.exitcode == -signal.SIGKILL
+
+    @property
+    def told(self) -> str:
+        """What this process has said so far, without those that wrote to the same file before it."""
+        return self.said.read_bytes()[self._before :].decode() if self.said.exists() else ""
 
     @property
     def number(self) -> int:
