@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.data import batch_indices
 from tests.run.command import call, checkpoints, last_state, last_weights, metrics, write
-from tests.run.tiny import Tiny
 
 POISONED = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {bad: 7}}"
 
@@ -141,16 +139,3 @@ def test_a_whole_epoch_may_be_left_out_and_the_next_is_as_it_was(tmp_path: Path)
     assert said.code == 0
     assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 7, 8, 9]
     assert len(metrics(tmp_path / "run", "validation.jsonl")) == 3
-
-
-def test_buffers_are_put_back_only_where_they_are_not_finite() -> None:
-    model = Tiny()
-    buffers = CleanBuffers(model)
-    model.norm.running_mean.fill_(2.0)
-    buffers.keep()
-    model.norm.running_mean.fill_(torch.inf)
-    model.norm.running_var.fill_(3.0)
-    buffers.keep()  # not as they are now
-    buffers.mend()
-    assert model.norm.running_mean.tolist() == [2.0] * 6
-    assert model.norm.running_var.tolist() == [3.0] * 6

@@ -6,6 +6,7 @@ Follow one loss from here: `Runner._train_batch` hands it to `step.py`, and that
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -197,9 +198,9 @@ class Runner:
             self.recent.append(record)
             monitor.window(record)
         if any(report.skipped for report in complete.values()):
-            self._buffers.mend()
-        else:
-            self._buffers.keep()
+            self._buffers.refused()
+            share_buffers(self.model, self.world)  # those of rank 0 may have met the others before this
+        self._buffers.tell()
         if self.config.on_nonfinite == "raise":
             for name, report in complete.items():
                 refuse(self.optim_sches[name], report)
@@ -231,7 +232,10 @@ class Runner:
             weight = weight if part else 0.0
         elif self.world.count > 1 or self.config.counts_items:
             weight = part
-        return self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
+        reports = self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
+        names = {optim.member.loss for optim in self.optim_sches.values()}
+        self._buffers.after(losses[name] for name in names if name in losses)
+        return reports
 
     def _validate(self, monitor: Monitor, stop: Stop) -> bool:
         """Means of the model's outputs over the held-out data, and a text if it writes one.
@@ -260,10 +264,17 @@ class Runner:
         return True
 
     def _observe(self, means: Mapping[str, float]) -> None:
-        """Tell every member the mean of its own loss."""
+        """Tell every member the mean of its own loss; one that is not finite would lower a rate for good."""
         for optim in self.optim_sches.values():
-            if optim.member.loss in means:
-                optim.observe(means[optim.member.loss])
+            mean = means.get(optim.member.loss)
+            if mean is not None and math.isfinite(mean):
+                optim.observe(mean)
+            elif mean is not None:
+                _log.warning(
+                    "the mean of %r over the held-out data is %s; no schedule is told",
+                    optim.member.loss,
+                    mean,
+                )
 
     def _record(self, name: str, report: StepReport) -> dict[str, Any]:
         member = {"member": name} if len(self.optim_sches) > 1 else {}
