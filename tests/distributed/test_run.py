@@ -322,6 +322,10 @@ def test_R20_ranks_stop_together_and_go_on_without_the_batches(
     incident = json.loads((run / "incident-1.json").read_text())
     (refused,) = incident["refused"]
     assert len(refused["ranks"]) == 1, "the rank that had the item"
+    place = next(n for n, batch in enumerate(batch_indices(28, 4, 3, 1)) if 7 in batch)
+    assert refused["bad_batches"] == [place + 1], "also where rank 0 did not have it"
+    assert f"the loss itself was not finite in batches {place + 1}; on rank " in stopped[0].err
+    assert (stopped[1].out, stopped[1].err) == ("", ""), "rank 0 alone speaks"
     again = shlex.split(stopped[0].err.partition("without these batches:")[2])
     assert again[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "optimscheduler"]
     resumed = start(two_started, *again[5:])
@@ -331,6 +335,18 @@ def test_R20_ranks_stop_together_and_go_on_without_the_batches(
     assert start(two_started, "train", *from_the_start, "--out", tmp_path / "whole")[0].code == 0
     ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_R20_the_batch_is_named_whichever_rank_had_it(
+    rank: int, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    bad = batch_indices(28, 4, 3, 1)[3][2 * rank]
+    data = f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{count: 28, bad: {bad}}}}}"
+    said, _ = start(two_started, "train", config, data, "on_nonfinite=raise", "--out", tmp_path / "run")
+    (refused,) = json.loads((tmp_path / "run" / "incident-1.json").read_text())["refused"]
+    assert (refused["batches"], refused["bad_batches"], refused["ranks"]) == ([3, 4], [4], [rank])
+    assert refused["text"] in said.err
 
 
 @pytest.mark.parametrize("how", ["ddp", "deferred"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from optimscheduler.forensics import Refusal
 from optimscheduler.run.data import batch_indices
+from optimscheduler.run.incidents import in_full, of_all_ranks
 from tests.run.command import call, checkpoints, last_state, last_weights, metrics, write
 
 POISONED = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {bad: 7}}"
@@ -104,6 +108,56 @@ def test_an_overflow_by_which_a_loss_scaler_finds_its_scale_stops_nothing(tmp_pa
     assert said.code == 0, said.err
     assert metrics(tmp_path / "run")[0]["skipped"], "the first scale is too large"
     assert metrics(tmp_path / "run")[-1]["updated"]
+
+
+def test_only_what_stopped_the_run_is_named_and_no_overflow_before_it(tmp_path: Path) -> None:
+    bad = batch_indices(18, 4, 3, 1)[2][0]
+    data = f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{bad: {bad}}}}}"
+    settings = [data, "use_amp=fp16", "on_nonfinite=raise", "train_cfg.model.type=tests.run.tiny.Steep"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert [record["skipped"] for record in metrics(tmp_path / "run")] == [True, True]
+    assert said.err.rstrip().endswith("--skip-batches 3-4")
+    incident = json.loads((tmp_path / "run" / "incident-1.json").read_text())
+    assert [refused["batches"] for refused in incident["refused"]] == [[3, 4]]
+
+
+def test_two_members_that_stop_it_in_the_same_batch_are_both_named(tmp_path: Path) -> None:
+    conf = "optim_type: SGD, optim_conf: {lr: 0.01}"
+    members = f"a: {{conf: {{{conf}, updated_modules: [first, norm]}}}}"
+    members = f"{{{members}, b: {{conf: {{{conf}, updated_modules: second}}}}}}"
+    settings = [POISONED, f"train_cfg.optim_sches={members}", "on_nonfinite=raise"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 2
+    incident = json.loads((tmp_path / "run" / "incident-1.json").read_text())
+    assert [refused["batches"] for refused in incident["refused"]] == [window_of(bad_batches()[0])] * 2
+
+
+def test_a_run_that_is_started_again_as_it_is_leaves_no_second_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train", write(tmp_path), POISONED, "on_nonfinite=raise", "--out", tmp_path / "run"]
+    first = call(*arguments)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for _ in range(2):
+        said = call(*arguments)
+        assert said.code == 2
+        assert "the same windows were refused before, after the same checkpoint" in said.out
+        assert said.err == first.err
+    assert [path.name for path in (tmp_path / "run").glob("incident-*")] == ["incident-1.json"]
+    (tmp_path / "run" / "incident-1.json").write_text("{")
+    assert "incident-2.json" in call(*arguments).err
+
+
+def test_what_ranks_know_of_a_refusal_is_put_together() -> None:
+    one = Refusal(loss="loss", real_step=3, batches=(5, 6), norm=math.nan, ranks=(1,), gradients=2)
+    other = replace(one, bad_batches=(6,), parameters=("weight",))
+    (both,) = of_all_ranks([[one], [other]])
+    assert both == other
+    assert in_full(f"so: {one}.", [one], [both]) == (
+        "so: real step 3 (batches 5, 6) of loss 'loss' skipped: gradient norm nan; the loss itself was not "
+        "finite in batches 6; on rank 1; not finite in weight (1 of 2 gradients)."
+    )
 
 
 def test_batches_may_be_left_out_from_the_start(tmp_path: Path) -> None:

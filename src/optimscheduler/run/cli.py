@@ -16,7 +16,7 @@ from rich.console import Console as Screen
 from rich.markup import escape
 
 from optimscheduler import __version__
-from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
+from optimscheduler.errors import CheckpointError, ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.run.anneal import branch_off
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.curves import Curve, curve_of_text, curves_of_plan, sorted_out
@@ -265,7 +265,7 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     except OptimSchedulerError as error:
         if rank == 0:
             typer.echo(f"error: {error}", err=True)
-        elif not isinstance(error, ConfigError | CheckpointError):  # rank 0 says those
+        elif not isinstance(error, ConfigError | CheckpointError | NonFiniteError):  # rank 0 says those
             typer.echo(f"error on rank {rank}: {error}", err=True)
         code = 2
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
-from optimscheduler.run.incidents import refuse
+from optimscheduler.run.incidents import stop_at_refused
 from optimscheduler.run.monitor import Monitor
 from optimscheduler.run.parts import build_model
 from optimscheduler.run.plan import Plan, build_members
@@ -202,8 +202,7 @@ class Runner:
             share_buffers(self.model, self.world)  # those of rank 0 may have met the others before this
         self._buffers.tell()
         if self.config.on_nonfinite == "raise":
-            for name, report in complete.items():
-                refuse(self.optim_sches[name], report)
+            stop_at_refused(self.optim_sches, complete)
         return True
 
     @property

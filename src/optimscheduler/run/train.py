@@ -26,7 +26,7 @@ from optimscheduler.run.folder import (
     keep_source,
     make_folder,
 )
-from optimscheduler.run.incidents import told, write_incident
+from optimscheduler.run.incidents import in_full, of_all_ranks, stopped_by, told, write_incident
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
@@ -245,7 +245,7 @@ def _run(
         try:
             done = runner.run(monitor, lengths, lambda: interrupt.asked)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}. {_incident(runner, folder, again)}") from error
+            raise NonFiniteError(_incident(runner, folder, again, error)) from error
         waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))
     if finished:
         _say(
@@ -268,18 +268,20 @@ def _lengths(described: _Described, lines: JsonLines) -> Mapping[str, int]:
     return lines.lengths()
 
 
-def _incident(runner: Runner, folder: Path, again: str) -> str:
-    """What is written of a run that was stopped by its gradients, and what to type."""
+def _incident(runner: Runner, folder: Path, again: str, error: NonFiniteError) -> str:
+    """What stopped a run, on all ranks at the same window; what is written of it, and what to type."""
     runner.close()
-    refusals = [refusal for optim in runner.optim_sches.values() for refusal in optim.member.ledger.refused]
+    own = stopped_by(error, [optim.member.ledger for optim in runner.optim_sches.values()])
+    refusals = of_all_ranks(runner.world.gather(own))
     newest = next((path.name for path in reversed(runner.checkpoints.all())), "none yet")
     path = None
     if runner.world.main:
         try:
             path = write_incident(folder, refusals, runner.recent, newest)
-        except OSError as error:
-            _log.warning("no incident file can be written in %s: %s", folder, error.strerror)
-    return told(refusals, path, newest, again)
+        except OSError as failure:
+            _log.warning("no incident file can be written in %s: %s", folder, failure.strerror)
+    what = in_full(str(error), own, refusals)
+    return f"{what}. {told(refusals, path, newest, again, runner.progress.skip)}"
 
 
 def _console(runner: Runner, screen: Screen) -> Console:
