@@ -349,6 +349,22 @@ def test_R20_the_batch_is_named_whichever_rank_had_it(
     assert refused["text"] in said.err
 
 
+@pytest.mark.parametrize("how", ["ddp", "deferred", "fsdp"])
+def test_batches_left_out_from_the_middle_are_left_out_from_the_start(
+    how: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    conf = "train_cfg.model={type: tests.run.tiny.Tiny}", "data_cfg.train.conf={count: 28}"
+    settings, skip = ["train", config, *conf, f"distributed={how}"], ["--skip-batches", "9-10,12,15"]
+    assert start(two_started, *settings, *skip, "--out", tmp_path / "whole")[0].code == 0
+    run = ["--out", tmp_path / "run"]
+    assert start(two_started, *settings, "num_epochs=1", *run)[0].code == 0
+    assert start(two_started, *settings, *run, "--resume", *skip)[0].code == 0
+    ours, theirs = last_weights(tmp_path / "run"), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    lines = [without_seconds(metrics(tmp_path / name)) for name in ("run", "whole")]
+    assert lines[0] == lines[1]
+
+
 @pytest.mark.parametrize("how", ["ddp", "deferred"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_R34_buffers_that_one_rank_has_spoilt_are_put_back_and_resumed(

@@ -158,38 +158,3 @@ def test_what_ranks_know_of_a_refusal_is_put_together() -> None:
         "so: real step 3 (batches 5, 6) of loss 'loss' skipped: gradient norm nan; the loss itself was not "
         "finite in batches 6; on rank 1; not finite in weight (1 of 2 gradients)."
     )
-
-
-def test_batches_may_be_left_out_from_the_start(tmp_path: Path) -> None:
-    config = write(tmp_path)
-    # windows end at 2 4 5 7 9 10 12 14 15; without 3-5 two are left out, without 6 one is of a single batch,
-    # and without 12 its other batch joins the next
-    said = call("train", config, "--skip-batches", "3-5, 6,12", "--out", tmp_path / "run")
-    assert said.code == 0
-    assert "skipping   batches 3-6,12" in said.out
-    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 7, 9, 10, 14, 15]
-    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 4, 5, 6, 8, 9]
-
-
-@pytest.mark.parametrize("text", ["0", "5-3", "a", "1;2", "-3", "1-"])
-def test_what_is_no_number_of_a_batch_is_told(text: str, tmp_path: Path) -> None:
-    said = call("train", write(tmp_path), f"--skip-batches={text}", "--out", tmp_path / "run")
-    assert said.code == 2
-    assert "--skip-batches must be numbers of batches from 1, like 1200-1210" in said.err
-
-
-def test_batches_that_are_done_stay_done_and_that_is_said(tmp_path: Path) -> None:
-    config, out = write(tmp_path), ["--out", tmp_path / "run"]
-    assert call("train", config, *out, "--stop-after", 7).code == 130
-    said = call("train", config, *out, "--resume", "--skip-batches", "6-8")
-    assert said.code == 0
-    assert "--skip-batches: batch 6 is done already, and stays done; the run goes on with batch 8" in said.out
-    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
-
-
-def test_a_whole_epoch_may_be_left_out_and_the_next_is_as_it_was(tmp_path: Path) -> None:
-    config = write(tmp_path)
-    said = call("train", config, "--skip-batches", "6-10", "--out", tmp_path / "run")
-    assert said.code == 0
-    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 7, 8, 9]
-    assert len(metrics(tmp_path / "run", "validation.jsonl")) == 3

@@ -24,12 +24,14 @@ from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
 from optimscheduler.run.incidents import stop_at_refused
+from optimscheduler.run.leaving_out import drop_windows, means_with, say_what_it_comes_to
 from optimscheduler.run.monitor import Monitor
 from optimscheduler.run.parts import build_model
 from optimscheduler.run.plan import Plan, build_members
 from optimscheduler.run.randomness import derived_seed, kept, seed_everything
 from optimscheduler.run.run_state import Progress, RunState, State
 from optimscheduler.run.samples import Painter, Writer, show
+from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
@@ -88,6 +90,7 @@ class Runner:
         self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.state = RunState(config, self.model, self.optim_sches, device, world, self.horizon.batches)
         self._validated: dict[str, float] | None = None
+        self._unsaved = config.on_nonfinite == "raise"  # there must be one from before, whatever comes
         self._buffers = CleanBuffers(self.model)
         self._stopwatch = Stopwatch()
         self._diverge(0)
@@ -101,6 +104,13 @@ class Runner:
     def is_over(self) -> bool:
         """Whether the run has come to its end."""
         return self.horizon.is_over(self.progress.epoch, self.progress.batch_in_epoch)
+
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch of the run."""
+        p, horizon = self.progress, self.horizon
+        left = horizon.batches_in_all - (p.epoch - 1) * horizon.batches - p.batch_in_epoch
+        return p.batch + max(0, left)
 
     @property
     def windows_left(self) -> int:
@@ -119,8 +129,8 @@ class Runner:
         Returns:
             Whether the end was reached.
         """
-        if self.config.on_nonfinite == "raise" and not self.progress.batch:
-            self.save(lengths)  # so that there is one from before, whatever comes
+        if self._unsaved and not self.is_over:
+            self.save(lengths)
         while not self.is_over:
             if not (self._train_epoch(monitor, lengths, stop) and self._validate(monitor, stop)):
                 self.save(lengths, last=True)
@@ -332,3 +342,17 @@ class Runner:
         """
         self.progress = self.state.restore(state, on_mismatch, self._diverge)
         self._buffers = CleanBuffers(self.model)
+        self._unsaved = False
+
+    def leave_out(self, skip: BatchRanges) -> None:
+        """Pass over these batches, and over those that were passed over before, also when this is resumed.
+
+        An open window with one of them in it is dropped. What cannot be left out is said.
+        """
+        p, known = self.progress, self.progress.skip
+        p.skip = known | skip
+        lost = drop_windows(self.optim_sches.values(), p.skip)
+        say_what_it_comes_to(skip, known, lost, done=p.batch, last=self.last_batch)
+        if p.skip != known and p.batch:
+            self._validated = means_with(self.checkpoints.all()[-1])
+        self._unsaved |= p.skip != known

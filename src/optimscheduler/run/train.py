@@ -191,17 +191,9 @@ def _prepare(
 
 def _pass_over(runner: Runner, skip: BatchRanges, screen: Screen) -> None:
     """Leave out these batches, and those that the run has left out from before."""
-    p = runner.progress
-    p.skip |= skip
-    if p.skip:
-        _say(screen, f"skipping   batches {p.skip}")
-    done = [pair for pair in skip.ranges if pair[0] <= p.batch]
-    if done:
-        _log.warning(
-            "--skip-batches: batch %d is done already, and stays done; the run goes on with batch %d",
-            done[0][0],
-            p.batch + 1,
-        )
+    if skipped := runner.progress.skip | skip:
+        _say(screen, f"skipping   batches {skipped}")
+    runner.leave_out(skip)
 
 
 def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:
