@@ -149,6 +149,18 @@ def test_a_run_that_is_started_again_as_it_is_leaves_no_second_report(
     assert "incident-2.json" in call(*arguments).err
 
 
+def test_the_command_goes_on_with_what_was_decided_about_the_configuration(tmp_path: Path) -> None:
+    config, out = write(tmp_path), ["--out", tmp_path / "run"]
+    assert call("train", config, POISONED, "num_epochs=1", "num_steps=1", *out).code == 0
+    changed = [POISONED, "train_cfg.optim_sches.conf.optim_conf.lr=1", "on_nonfinite=raise", "num_epochs=1"]
+    decided = ["--on-mismatch", "config", "--allow-jump"]
+    said = call("train", config, *changed, *out, "--resume", *decided)
+    assert said.code == 2
+    again = shlex.split(said.err.partition("without these batches:")[2])
+    assert again[-5:-2] == decided
+    assert call(*again[1:]).code == 0
+
+
 def test_what_ranks_know_of_a_refusal_is_put_together() -> None:
     one = Refusal(loss="loss", real_step=3, batches=(5, 6), norm=math.nan, ranks=(1,), gradients=2)
     other = replace(one, bad_batches=(6,), parameters=("weight",))

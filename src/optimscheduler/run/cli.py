@@ -89,6 +89,8 @@ def train(
         settings = _read(config, overrides or [])
         folder = out or Path("runs") / _name(config)
         again = [*started_by(), "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
+        again += [] if on_mismatch is Side.error else ["--on-mismatch", on_mismatch.value]
+        again += ["--allow-jump"] if allow_jump else []
         return train_run(
             settings,
             folder,
@@ -192,6 +194,7 @@ def anneal(
         settings, folder = branch_off(run, at, steps, fall, out)
         make_folder(folder, settings.plain())
         again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
+        again += ["--on-mismatch", "config"]  # until there is a checkpoint of its own
         return train_run(
             settings,
             folder,
