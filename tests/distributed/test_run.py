@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.data import batch_indices
 from optimscheduler.run.retention import Retention
 from tests.distributed.launch import command, free_port, start
 from tests.distributed.pool import Pool
@@ -321,6 +322,10 @@ def test_R20_ranks_stop_together_and_go_on_without_the_batches(
     incident = json.loads((run / "incident-1.json").read_text())
     (refused,) = incident["refused"]
     assert len(refused["ranks"]) == 1, "the rank that had the item"
+    place = next(n for n, batch in enumerate(batch_indices(28, 4, 3, 1)) if 7 in batch)
+    assert refused["bad_batches"] == [place + 1], "also where rank 0 did not have it"
+    assert f"the loss itself was not finite in batches {place + 1}; on rank " in stopped[0].err
+    assert (stopped[1].out, stopped[1].err) == ("", ""), "rank 0 alone speaks"
     again = shlex.split(stopped[0].err.partition("without these batches:")[2])
     assert again[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "optimscheduler"]
     resumed = start(two_started, *again[5:])
@@ -330,6 +335,72 @@ def test_R20_ranks_stop_together_and_go_on_without_the_batches(
     assert start(two_started, "train", *from_the_start, "--out", tmp_path / "whole")[0].code == 0
     ours, theirs = last_weights(run), last_weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_R20_the_batch_is_named_whichever_rank_had_it(
+    rank: int, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    bad = batch_indices(28, 4, 3, 1)[3][2 * rank]
+    data = f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{count: 28, bad: {bad}}}}}"
+    said, _ = start(two_started, "train", config, data, "on_nonfinite=raise", "--out", tmp_path / "run")
+    (refused,) = json.loads((tmp_path / "run" / "incident-1.json").read_text())["refused"]
+    assert (refused["batches"], refused["bad_batches"], refused["ranks"]) == ([3, 4], [4], [rank])
+    assert refused["text"] in said.err
+
+
+@pytest.mark.parametrize("how", ["ddp", "deferred", "fsdp"])
+def test_batches_left_out_from_the_middle_are_left_out_from_the_start(
+    how: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    conf = "train_cfg.model={type: tests.run.tiny.Tiny}", "data_cfg.train.conf={count: 28}"
+    settings, skip = ["train", config, *conf, f"distributed={how}"], ["--skip-batches", "9-10,12,15"]
+    assert start(two_started, *settings, *skip, "--out", tmp_path / "whole")[0].code == 0
+    run = ["--out", tmp_path / "run"]
+    assert start(two_started, *settings, "num_epochs=1", *run)[0].code == 0
+    assert start(two_started, *settings, *run, "--resume", *skip)[0].code == 0
+    ours, theirs = last_weights(tmp_path / "run"), last_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    lines = [without_seconds(metrics(tmp_path / name)) for name in ("run", "whole")]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("how", ["ddp", "deferred"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_R34_buffers_that_one_rank_has_spoilt_are_put_back_and_resumed(
+    how: str, rank: int, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    bad = batch_indices(28, 4, 3, 1)[6][2 * rank]  # the last batch of an epoch, and of its window
+    settings = ["train", config, "train_cfg.model={type: tests.run.tiny.Tiny}", f"distributed={how}"]
+    settings += [f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{count: 28, bad: {bad}}}}}"]
+    assert start(two_started, *settings, "--out", tmp_path / "whole")[0].code == 0
+    for epochs in (1, 4):
+        more = [f"num_epochs={epochs}", "--out", tmp_path / "run", "--resume"]
+        assert start(two_started, *settings, *more)[0].code == 0
+    ours, theirs = last_weights(tmp_path / "run"), last_weights(tmp_path / "whole")
+    assert all(value.isfinite().all() for value in theirs.values())
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    validated = [metrics(tmp_path / name, "validation.jsonl") for name in ("run", "whole")]
+    assert validated[0] == validated[1]
+    assert all(line["loss"] is not None for line in validated[0])
+    carry = [*settings, "partial_window=carry", "num_epochs=2", "--out", tmp_path / "carry"]
+    assert start(two_started, *carry)[0].code == 0, "its window is open while the first epoch is validated"
+    validated = [metrics(tmp_path / "carry", "validation.jsonl")]
+    assert [line["loss"] is not None for line in validated[0]] == [True, True]
+
+
+def test_R29_after_a_refused_window_all_ranks_have_the_buffers_of_rank_0(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    """A checkpoint shares them too; so where they are shared anyway, it makes no difference."""
+    bad = batch_indices(28, 4, 3, 1)[1][0]  # on rank 0, in the second batch, which ends a window
+    settings = ["train", config, "train_cfg.model={type: tests.run.tiny.Leans}", "distributed=deferred"]
+    settings += [f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{count: 28, bad: {bad}}}}}"]
+    for every in (1, 99):
+        more = ["num_epochs=1", f"checkpoint_every={every}", "--out", tmp_path / str(every)]
+        assert start(two_started, *settings, *more)[0].code == 0
+    lines = [without_seconds(metrics(tmp_path / name)) for name in ("1", "99")]
+    assert lines[0][1:] == lines[1][1:]
 
 
 def test_R34_one_damaged_share_sets_the_checkpoint_aside_for_all(

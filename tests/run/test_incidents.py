@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from optimscheduler import NonFiniteError
-from optimscheduler.run.clean_buffers import CleanBuffers
+from optimscheduler.forensics import Refusal
 from optimscheduler.run.data import batch_indices
-from optimscheduler.run.incidents import refuse
+from optimscheduler.run.incidents import in_full, of_all_ranks, refuse
 from tests.cases_models import a_model, batches, mse, optim_of
 from tests.run.command import call, checkpoints, last_state, last_weights, metrics, write
-from tests.run.tiny import Tiny
 
 POISONED = "data_cfg.train={type: tests.run.tiny.Poisoned, conf: {bad: 7}}"
 
@@ -136,49 +136,64 @@ def test_an_overflow_that_no_scale_explains_stops_the_run() -> None:
     )
 
 
-def test_batches_may_be_left_out_from_the_start(tmp_path: Path) -> None:
-    config = write(tmp_path)
-    # windows end at 2 4 5 7 9 10 12 14 15; without 3-5 two are left out, without 6 one is of a single batch,
-    # and without 12 its other batch joins the next
-    said = call("train", config, "--skip-batches", "3-5, 6,12", "--out", tmp_path / "run")
-    assert said.code == 0
-    assert "skipping   batches 3-6,12" in said.out
-    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 7, 9, 10, 14, 15]
-    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 4, 5, 6, 8, 9]
-
-
-@pytest.mark.parametrize("text", ["0", "5-3", "a", "1;2", "-3", "1-"])
-def test_what_is_no_number_of_a_batch_is_told(text: str, tmp_path: Path) -> None:
-    said = call("train", write(tmp_path), f"--skip-batches={text}", "--out", tmp_path / "run")
+def test_only_what_stopped_the_run_is_named_and_no_overflow_before_it(tmp_path: Path) -> None:
+    bad = batch_indices(18, 4, 3, 1)[2][0]
+    data = f"data_cfg.train={{type: tests.run.tiny.Poisoned, conf: {{bad: {bad}}}}}"
+    settings = [data, "use_amp=fp16", "on_nonfinite=raise", "train_cfg.model.type=tests.run.tiny.Steep"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
     assert said.code == 2
-    assert "--skip-batches must be numbers of batches from 1, like 1200-1210" in said.err
+    assert [record["skipped"] for record in metrics(tmp_path / "run")] == [True, True]
+    assert said.err.rstrip().endswith("--skip-batches 3-4")
+    incident = json.loads((tmp_path / "run" / "incident-1.json").read_text())
+    assert [refused["batches"] for refused in incident["refused"]] == [[3, 4]]
 
 
-def test_batches_that_are_done_stay_done_and_that_is_said(tmp_path: Path) -> None:
+def test_two_members_that_stop_it_in_the_same_batch_are_both_named(tmp_path: Path) -> None:
+    conf = "optim_type: SGD, optim_conf: {lr: 0.01}"
+    members = f"a: {{conf: {{{conf}, updated_modules: [first, norm]}}}}"
+    members = f"{{{members}, b: {{conf: {{{conf}, updated_modules: second}}}}}}"
+    settings = [POISONED, f"train_cfg.optim_sches={members}", "on_nonfinite=raise"]
+    said = call("train", write(tmp_path), *settings, "--out", tmp_path / "run")
+    assert said.code == 2
+    incident = json.loads((tmp_path / "run" / "incident-1.json").read_text())
+    assert [refused["batches"] for refused in incident["refused"]] == [window_of(bad_batches()[0])] * 2
+
+
+def test_a_run_that_is_started_again_as_it_is_leaves_no_second_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train", write(tmp_path), POISONED, "on_nonfinite=raise", "--out", tmp_path / "run"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    first = call(*arguments)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for _ in range(2):
+        said = call(*arguments)
+        assert said.code == 2
+        assert "the same windows were refused before, after the same checkpoint" in said.out
+        assert said.err == first.err
+    assert [path.name for path in (tmp_path / "run").glob("incident-*")] == ["incident-1.json"]
+    (tmp_path / "run" / "incident-1.json").write_text("{")
+    assert "incident-2.json" in call(*arguments).err
+
+
+def test_the_command_goes_on_with_what_was_decided_about_the_configuration(tmp_path: Path) -> None:
     config, out = write(tmp_path), ["--out", tmp_path / "run"]
-    assert call("train", config, *out, "--stop-after", 7).code == 130
-    said = call("train", config, *out, "--resume", "--skip-batches", "6-8")
-    assert said.code == 0
-    assert "--skip-batches: batch 6 is done already, and stays done; the run goes on with batch 8" in said.out
-    assert [record["batch"] for record in metrics(tmp_path / "run")] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+    assert call("train", config, POISONED, "num_epochs=1", "num_steps=1", *out).code == 0
+    changed = [POISONED, "train_cfg.optim_sches.conf.optim_conf.lr=1", "on_nonfinite=raise", "num_epochs=1"]
+    decided = ["--on-mismatch", "config", "--allow-jump"]
+    said = call("train", config, *changed, *out, "--resume", *decided)
+    assert said.code == 2
+    again = shlex.split(said.err.partition("without these batches:")[2])
+    assert again[-5:-2] == decided
+    assert call(*again[1:]).code == 0
 
 
-def test_a_whole_epoch_may_be_left_out_and_the_next_is_as_it_was(tmp_path: Path) -> None:
-    config = write(tmp_path)
-    said = call("train", config, "--skip-batches", "6-10", "--out", tmp_path / "run")
-    assert said.code == 0
-    assert [record["real_step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 7, 8, 9]
-    assert len(metrics(tmp_path / "run", "validation.jsonl")) == 3
-
-
-def test_buffers_are_put_back_only_where_they_are_not_finite() -> None:
-    model = Tiny()
-    buffers = CleanBuffers(model)
-    model.norm.running_mean.fill_(2.0)
-    buffers.keep()
-    model.norm.running_mean.fill_(torch.inf)
-    model.norm.running_var.fill_(3.0)
-    buffers.keep()  # not as they are now
-    buffers.mend()
-    assert model.norm.running_mean.tolist() == [2.0] * 6
-    assert model.norm.running_var.tolist() == [3.0] * 6
+def test_what_ranks_know_of_a_refusal_is_put_together() -> None:
+    one = Refusal(loss="loss", real_step=3, batches=(5, 6), norm=math.nan, ranks=(1,), gradients=2)
+    other = replace(one, bad_batches=(6,), parameters=("weight",))
+    (both,) = of_all_ranks([[one], [other]])
+    assert both == other
+    assert in_full(f"so: {one}.", [one], [both]) == (
+        "so: real step 3 (batches 5, 6) of loss 'loss' skipped: gradient norm nan; the loss itself was not "
+        "finite in batches 6; on rank 1; not finite in weight (1 of 2 gradients)."
+    )

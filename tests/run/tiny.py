@@ -26,7 +26,9 @@ __all__ = [
     "Fewer",
     "Frozen",
     "GptSized",
+    "Hides",
     "Interrupted",
+    "Leans",
     "MissingOnOne",
     "NanLr",
     "NoGradient",
@@ -42,6 +44,7 @@ __all__ = [
     "Speaks",
     "Steep",
     "Tiny",
+    "TwoLosses",
     "Unsteady",
     "Weighted",
     "Writes",
@@ -81,6 +84,33 @@ class Smooth(nn.Module):
         first, second = self.layers
         error = second(torch.tanh(first(batch["x"])))[:, 0] - batch["x"].sum(1)
         return {"loss": error.square().mean(), "items": torch.tensor(float(len(error)))}
+
+
+class Hides(Tiny):
+    """One whose loss is finite where its gradient and its buffers are not."""
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        return {"loss": super().forward(batch)["loss"].nan_to_num()}
+
+
+class Leans(Tiny):
+    """One whose loss depends on its buffers in training, too."""
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        before = self.norm.running_mean.sum()
+        return {"loss": super().forward(batch)["loss"] + before}
+
+
+class TwoLosses(nn.Module):
+    """Two halves with a loss each, of which only one minds an item that is not a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.easy, self.hard = nn.Linear(4, 1), nn.Linear(4, 1)
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        x = batch["x"]
+        return {"easy": self.easy(x.nan_to_num()).square().mean(), "hard": self.hard(x).square().mean()}
 
 
 class Steep(Smooth):
@@ -275,9 +305,9 @@ class Remembers(Points):
 
 
 class Poisoned(Points):
-    """One with an item that is not a number."""
+    """One with items that are not numbers."""
 
-    def __init__(self, count: int = 18, bad: int = 7) -> None:
+    def __init__(self, count: int = 18, bad: int | list[int] = 7) -> None:
         super().__init__(count)
         self._x[bad] = torch.nan
 

@@ -1,12 +1,15 @@
-"""Buffers of a model, kept clean of what a refused gradient came from.
+"""Buffers of a model, kept clean of what a bad batch has in it.
 
 A batch that is not finite makes the running statistics of a normalisation so, in its forward pass already,
-and for good: the refused update leaves the weights alone, but not those.
+and for good: the refused update leaves the weights alone, but not those. They are put back at once, so that
+neither a validation nor a checkpoint nor the next batch ever meets them. Nothing here waits for a device
+before `tell`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,33 +24,56 @@ _log = logging.getLogger("optimscheduler")
 class CleanBuffers:
     """A copy of the floating-point buffers of a model, from when they were finite last.
 
+    One that never was finite, a mask for example, is left alone, and so is one that becomes infinite in a
+    batch with which nothing is wrong.
+
     Args:
         model: whose buffers are saved in checkpoints.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._copies = [buffer.clone() for buffer in self._buffers()]
+        self._begin(self._buffers())
 
     def _buffers(self) -> list[Tensor]:
         return [buffer for buffer in saved_buffers(self._model) if buffer.is_floating_point()]
 
-    def keep(self) -> None:
-        """Remember them as they are, if they are finite."""
+    def _begin(self, buffers: list[Tensor]) -> None:
+        self._copies = [buffer.clone() for buffer in buffers]
+        self._clean = _finite(buffers) if buffers else torch.zeros(0, dtype=torch.bool)
+        self._put_back = torch.zeros_like(self._clean)
+
+    def after(self, losses: Iterable[Tensor]) -> None:
+        """A batch was done: put back what it has spoilt if its losses are not finite, remember the rest."""
+        if self._copies:
+            finite = [loss.detach().isfinite().all() for loss in losses]
+            self._settle(bad=~torch.stack(finite).all().to(self._clean.device) if finite else False)
+
+    def refused(self) -> None:
+        """A gradient was refused: put back what its window has spoilt, also where its losses are finite."""
+        if self._copies:
+            self._settle(bad=True)
+
+    def _settle(self, *, bad: Tensor | bool) -> None:
         buffers = self._buffers()
-        if buffers and len(buffers) == len(self._copies) and _all_finite(buffers):
-            torch._foreach_copy_(self._copies, buffers)
+        if [buffer.shape for buffer in buffers] != [copy.shape for copy in self._copies]:
+            self._begin(buffers)
+            return
+        finite = _finite(buffers)
+        spoilt = ~finite & self._clean & bad
+        for buffer, copy, is_spoilt, is_finite in zip(buffers, self._copies, spoilt, finite, strict=True):
+            torch.where(is_spoilt, copy, buffer, out=buffer)
+            torch.where(is_finite, buffer, copy, out=copy)
+        self._clean = self._clean | finite
+        self._put_back = self._put_back | spoilt
 
-    def mend(self) -> None:
-        """Put back those that are not finite and were."""
-        mended = 0
-        for buffer, copy in zip(self._buffers(), self._copies, strict=False):
-            if buffer.shape == copy.shape and not _all_finite([buffer]) and _all_finite([copy]):
-                buffer.copy_(copy)
-                mended += 1
-        if mended:
-            _log.warning("%d of the model's buffers were not finite any more, and were put back", mended)
+    def tell(self) -> None:
+        """Say how many were put back since this was asked last."""
+        if count := int(self._put_back.sum()):
+            _log.warning("%d of the model's buffers were not finite any more, and were put back", count)
+            self._put_back = torch.zeros_like(self._put_back)
 
 
-def _all_finite(tensors: list[Tensor]) -> bool:
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+def _finite(tensors: list[Tensor]) -> Tensor:
+    """Which of them are, in few calls: what is not finite stays so when it is multiplied by 0."""
+    return torch.stack(torch._foreach_norm(torch._foreach_mul(tensors, 0.0))) == 0

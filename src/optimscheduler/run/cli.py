@@ -16,7 +16,7 @@ from rich.console import Console as Screen
 from rich.markup import escape
 
 from optimscheduler import __version__
-from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
+from optimscheduler.errors import CheckpointError, ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.run.anneal import branch_off
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.curves import Curve, curve_of_text, curves_of_plan, sorted_out
@@ -89,6 +89,8 @@ def train(
         settings = _read(config, overrides or [])
         folder = out or Path("runs") / _name(config)
         again = [*started_by(), "train", str(config), *(overrides or []), "--out", str(folder), "--resume"]
+        again += [] if on_mismatch is Side.error else ["--on-mismatch", on_mismatch.value]
+        again += ["--allow-jump"] if allow_jump else []
         return train_run(
             settings,
             folder,
@@ -192,6 +194,7 @@ def anneal(
         settings, folder = branch_off(run, at, steps, fall, out)
         make_folder(folder, settings.plain())
         again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
+        again += ["--on-mismatch", "config"]  # until there is a checkpoint of its own
         return train_run(
             settings,
             folder,
@@ -265,7 +268,7 @@ def _carry_out(config: Path, command: Callable[[Screen], int]) -> None:
     except OptimSchedulerError as error:
         if rank == 0:
             typer.echo(f"error: {error}", err=True)
-        elif not isinstance(error, ConfigError | CheckpointError):  # rank 0 says those
+        elif not isinstance(error, ConfigError | CheckpointError | NonFiniteError):  # rank 0 says those
             typer.echo(f"error on rank {rank}: {error}", err=True)
         code = 2
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ Follow one loss from here: `Runner._train_batch` hands it to `step.py`, and that
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,13 +23,15 @@ from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.data import RunData
-from optimscheduler.run.incidents import refuse
+from optimscheduler.run.incidents import stop_at_refused
+from optimscheduler.run.leaving_out import drop_windows, means_with, say_what_it_comes_to
 from optimscheduler.run.monitor import Monitor
 from optimscheduler.run.parts import build_model
 from optimscheduler.run.plan import Plan, build_members
 from optimscheduler.run.randomness import derived_seed, kept, seed_everything
 from optimscheduler.run.run_state import Progress, RunState, State
 from optimscheduler.run.samples import Painter, Writer, show
+from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.stopwatch import Stopwatch
 from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
 from optimscheduler.run.world import ALONE, World
@@ -87,6 +90,7 @@ class Runner:
         self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.state = RunState(config, self.model, self.optim_sches, device, world, self.horizon.batches)
         self._validated: dict[str, float] | None = None
+        self._unsaved = config.on_nonfinite == "raise"  # there must be one from before, whatever comes
         self._buffers = CleanBuffers(self.model)
         self._stopwatch = Stopwatch()
         self._diverge(0)
@@ -100,6 +104,13 @@ class Runner:
     def is_over(self) -> bool:
         """Whether the run has come to its end."""
         return self.horizon.is_over(self.progress.epoch, self.progress.batch_in_epoch)
+
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch of the run."""
+        p, horizon = self.progress, self.horizon
+        left = horizon.batches_in_all - (p.epoch - 1) * horizon.batches - p.batch_in_epoch
+        return p.batch + max(0, left)
 
     @property
     def windows_left(self) -> int:
@@ -118,8 +129,8 @@ class Runner:
         Returns:
             Whether the end was reached.
         """
-        if self.config.on_nonfinite == "raise" and not self.progress.batch:
-            self.save(lengths)  # so that there is one from before, whatever comes
+        if self._unsaved and not self.is_over:
+            self.save(lengths)
         while not self.is_over:
             if not (self._train_epoch(monitor, lengths, stop) and self._validate(monitor, stop)):
                 self.save(lengths, last=True)
@@ -197,12 +208,11 @@ class Runner:
             self.recent.append(record)
             monitor.window(record)
         if any(report.skipped for report in complete.values()):
-            self._buffers.mend()
-        else:
-            self._buffers.keep()
+            self._buffers.refused()
+            share_buffers(self.model, self.world)  # those of rank 0 may have met the others before this
+        self._buffers.tell()
         if self.config.on_nonfinite == "raise":
-            for name, report in complete.items():
-                refuse(self.optim_sches[name], report)
+            stop_at_refused(self.optim_sches, complete)
         return True
 
     @property
@@ -231,7 +241,10 @@ class Runner:
             weight = weight if part else 0.0
         elif self.world.count > 1 or self.config.counts_items:
             weight = part
-        return self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
+        reports = self.optim_sches.step(losses, self._stopwatch, epoch_num=p.epoch, weight=weight)
+        names = {optim.member.loss for optim in self.optim_sches.values()}
+        self._buffers.after(losses[name] for name in names if name in losses)
+        return reports
 
     def _validate(self, monitor: Monitor, stop: Stop) -> bool:
         """Means of the model's outputs over the held-out data, and a text if it writes one.
@@ -260,10 +273,17 @@ class Runner:
         return True
 
     def _observe(self, means: Mapping[str, float]) -> None:
-        """Tell every member the mean of its own loss."""
+        """Tell every member the mean of its own loss; one that is not finite would lower a rate for good."""
         for optim in self.optim_sches.values():
-            if optim.member.loss in means:
-                optim.observe(means[optim.member.loss])
+            mean = means.get(optim.member.loss)
+            if mean is not None and math.isfinite(mean):
+                optim.observe(mean)
+            elif mean is not None:
+                _log.warning(
+                    "the mean of %r over the held-out data is %s; no schedule is told",
+                    optim.member.loss,
+                    mean,
+                )
 
     def _record(self, name: str, report: StepReport) -> dict[str, Any]:
         member = {"member": name} if len(self.optim_sches) > 1 else {}
@@ -322,3 +342,17 @@ class Runner:
         """
         self.progress = self.state.restore(state, on_mismatch, self._diverge)
         self._buffers = CleanBuffers(self.model)
+        self._unsaved = False
+
+    def leave_out(self, skip: BatchRanges) -> None:
+        """Pass over these batches, and over those that were passed over before, also when this is resumed.
+
+        An open window with one of them in it is dropped. What cannot be left out is said.
+        """
+        p, known = self.progress, self.progress.skip
+        p.skip = known | skip
+        lost = drop_windows(self.optim_sches.values(), p.skip)
+        say_what_it_comes_to(skip, known, lost, done=p.batch, last=self.last_batch)
+        if p.skip != known and p.batch:
+            self._validated = means_with(self.checkpoints.all()[-1])
+        self._unsaved |= p.skip != known

@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 
-from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
+from optimscheduler.errors import CheckpointError, ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import told_reading
@@ -31,7 +32,7 @@ from optimscheduler.run.folder import (
     keep_source,
     make_folder,
 )
-from optimscheduler.run.incidents import told, write_incident
+from optimscheduler.run.incidents import in_full, of_all_ranks, stopped_by, told, write_incident
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
@@ -47,7 +48,9 @@ __all__ = ["INTERRUPTED", "train"]
 
 _log = logging.getLogger("optimscheduler")
 
-INTERRUPTED = 130
+_NONE: Final = "none yet"
+
+INTERRUPTED: Final = 130
 """Exit code of a run that was asked to stop, 128 + the number of SIGINT. Torchrun may start such processes
 again (`--max-restarts`), so there it is 0.
 """
@@ -203,17 +206,9 @@ def _prepare(
 
 def _pass_over(runner: Runner, skip: BatchRanges, screen: Screen) -> None:
     """Leave out these batches, and those that the run has left out from before."""
-    p = runner.progress
-    p.skip |= skip
-    if p.skip:
-        _say(screen, f"skipping   batches {p.skip}")
-    done = [pair for pair in skip.ranges if pair[0] <= p.batch]
-    if done:
-        _log.warning(
-            "--skip-batches: batch %d is done already, and stays done; the run goes on with batch %d",
-            done[0][0],
-            p.batch + 1,
-        )
+    if skipped := runner.progress.skip | skip:
+        _say(screen, f"skipping   batches {skipped}")
+    runner.leave_out(skip)
 
 
 def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:
@@ -257,7 +252,7 @@ def _run(
         try:
             done = runner.run(monitor, lengths, lambda: interrupt.asked)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}. {_incident(runner, folder, again)}") from error
+            raise NonFiniteError(_incident(runner, folder, again, error)) from error
         except KeyboardInterrupt:
             _say(screen, _at_once(runner, again))
             raise
@@ -280,7 +275,7 @@ def _run(
 def _at_once(runner: Runner, again: str) -> str:
     """What is said of a run that does not finish its window."""
     busy = "the checkpoint that is being written is finished first. " if runner.checkpoints.busy else ""
-    saved = runner.checkpoints.busy or runner.checkpoints.all()
+    saved = runner.checkpoints.busy or _newest_name(runner) != _NONE
     how = f"To go on from the newest checkpoint:\n  {again}" if saved else "There is no checkpoint yet"
     return f"stopping   at once, by Ctrl-C; {busy}{how}"
 
@@ -291,18 +286,27 @@ def _lengths(described: _Described, lines: JsonLines) -> Mapping[str, int]:
     return lines.lengths()
 
 
-def _incident(runner: Runner, folder: Path, again: str) -> str:
-    """What is written of a run that was stopped by its gradients, and what to type."""
+def _incident(runner: Runner, folder: Path, again: str, error: NonFiniteError) -> str:
+    """What stopped a run, on all ranks at the same window; what is written of it, and what to type."""
     runner.close()
-    refusals = [refusal for optim in runner.optim_sches.values() for refusal in optim.member.ledger.refused]
-    newest = next((path.name for path in reversed(runner.checkpoints.all())), "none yet")
-    path = None
+    own = stopped_by(error, [optim.member.ledger for optim in runner.optim_sches.values()])
+    refusals = of_all_ranks(runner.world.gather(own))
+    newest, path = _newest_name(runner), None
     if runner.world.main:
         try:
             path = write_incident(folder, refusals, runner.recent, newest)
-        except OSError as error:
-            _log.warning("no incident file can be written in %s: %s", folder, error.strerror)
-    return told(refusals, path, newest, again)
+        except OSError as failure:
+            _log.warning("no incident file can be written in %s: %s", folder, failure.strerror)
+    what = in_full(str(error), own, refusals)
+    return f"{what}. {told(refusals, path, newest, again, runner.progress.skip)}"
+
+
+def _newest_name(runner: Runner) -> str:
+    """Of the newest checkpoint, for people."""
+    try:
+        return next((path.name for path in reversed(runner.checkpoints.all())), _NONE)
+    except CheckpointError as error:
+        return f"unknown ({error})"
 
 
 def _console(runner: Runner, screen: Screen) -> Console:
