@@ -708,7 +708,11 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "PerEpoch: steps_per_epoch must be a whole number of real steps >= 1, got 0",
     ),
     (lambda: Custom(3), "Custom: fn must be a function of the step or its path, got 3"),
-    (lambda: Custom("math.pi"), "Custom: fn must be a function of the step or its path, got 'math.pi'"),
+    (
+        lambda: Custom("math.pi"),
+        "Custom: fn: 'math.pi' may not be called from here. Name a function of math, or one of one number "
+        "that is written with def in a module beside the configuration or in a package",
+    ),
     (lambda: Custom("sqrt"), "Custom: fn: 'sqrt' is not a dotted path like 'package.module.Name'"),
     (
         lambda: Linear(steps="9"),

@@ -366,6 +366,22 @@ def test_nothing_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    "path", ["os._exit", "os.close", "builtins.print", "shutil.rmtree", "subprocess.getoutput"]
+)
+def test_a_configuration_does_not_choose_what_is_called(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in (
+        f'Custom("{path}")',
+        f'optimscheduler.schedules.Custom(fn="{path}")',
+        f'Warmup(steps=3, then=Custom("{path}"))',
+        {"type": "Custom", "conf": {"fn": path}},
+    ):
+        assert f"Custom: fn: '{path}' may not be called from here. Name a function of math" in refusal(value)
+    assert capsys.readouterr().out == ""
+
+
 def test_what_a_class_says_against_its_arguments_is_told_with_the_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
