@@ -628,7 +628,7 @@ LISTENS = "which listens to a metric: a feedback schedule stands alone, or as `t
 BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Constant(-1), "Constant: value must be a finite number >= 0, got -1"),
     (lambda: Constant(math.inf), "Constant: value must be a finite number >= 0, got inf"),
-    (lambda: Constant("1"), "Constant: value must be a finite number >= 0, got '1'"),
+    (lambda: Constant("1"), "Constant: value must be a finite number >= 0, got '1'; write it without quotes"),
     (lambda: Linear(steps=0), "Linear: steps must be a whole number of real steps >= 1, got 0"),
     (lambda: Linear(steps=4, start=-0.1), "Linear: start must be a finite number >= 0, got -0.1"),
     (lambda: Linear(steps=4, end=math.nan), "Linear: end must be a finite number >= 0, got nan"),
@@ -716,7 +716,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Custom("sqrt"), "Custom: fn: 'sqrt' is not a dotted path like 'package.module.Name'"),
     (
         lambda: Linear(steps="9"),
-        f"Linear: steps must be a whole number of real steps >= 1, {FORMS}, got '9'",
+        f"Linear: steps must be a whole number of real steps >= 1, {FORMS}, got '9'; write it without quotes",
     ),
     (lambda: Linear(steps="110%"), "Linear: steps is '110%' of the run; at most 100%"),
     (

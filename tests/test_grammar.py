@@ -204,7 +204,11 @@ REFUSED: list[tuple[object, str]] = [
     ("Cosine(steps=3, steps=4)", ", column 17: Cosine is given 'steps' twice"),
     ("Product(Constant(), a=Constant())", ", column 21: Product is given 'a' twice"),
     ("Cosine(steps=0)", ": Cosine: steps must be a whole number of real steps >= 1, got 0"),
-    ("Cosine(steps='9')", f": Cosine: steps must be a whole number of real steps >= 1, {FORMS}, got '9'"),
+    (
+        "Cosine(steps='9')",
+        f": Cosine: steps must be a whole number of real steps >= 1, {FORMS}, got '9'; "
+        "write it without quotes",
+    ),
     ("Constant(1e999)", ": Constant: value must be a finite number >= 0, got inf"),
     (
         "Warmup(steps=3,\n  then=Cosine(steps=0))",

@@ -67,7 +67,7 @@ def class_at(
     short = known or {}
     needed = " or ".join(kind.__name__ for kind in (base if isinstance(base, tuple) else (base,)))
     if not isinstance(path, str):
-        raise ConfigError(f"{where} must be the name of a {needed}, got {path!r:.80}")
+        raise ConfigError(f"{where} must be the name of {_article(needed)} {needed}, got {path!r:.80}")
     if path in short:
         found: Any = short[path]
     elif short and "." not in path:
@@ -78,6 +78,10 @@ def class_at(
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{where}: {path!r:.80} is of type {kind}, but needed here: {needed}")
     return found
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "AEIOU" else "a"
 
 
 def function_at(path: str, where: str) -> Callable[[int], float]:
