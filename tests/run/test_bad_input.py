@@ -110,6 +110,10 @@ SETTINGS = {
         f"{CONF}.optim_conf.betas=[0.9, 0.9]",
         says=(f"{CONF}: optim_conf: SGD takes no 'betas'. Known: ",),
     ),
+    "key of the member, as others call it": bad(
+        f"{CONF}.lr_scheduler=x",
+        says=(f"{CONF}: Noamlr takes no 'lr_scheduler'. Did you mean 'schedule'? Known: ",),
+    ),
     "key of the optimizer, as others call it": bad(
         f"{CONF}.optim_conf={{learning_rate: 3}}",
         says=(f"{CONF}: optim_conf: Adam takes no 'learning_rate'. Did you mean 'lr'? Known: amsgrad, ",),
@@ -128,6 +132,11 @@ SETTINGS = {
     "lr in quotes": bad(
         f"{CONF}.optim_conf.lr='1e-2'",
         says=(f"{CONF}: optim_conf: lr must be", "got '1e-2'; write it without quotes\n"),
+    ),
+    "momentum without an end": bad(
+        f"{CONF}.optim_type=SGD",
+        f"{CONF}.optim_conf.momentum=1{'0' * 400}",
+        says=(f"{CONF}: optim_conf: momentum must be finite, got 1000",),
     ),
     "accum_grad 0": bad("accum_grad=0", says=("accum_grad must be a whole number of batches >= 1, got 0",)),
     "accum_grad 2.5": bad("accum_grad=2.5", says=("accum_grad must be a whole number", "got 2.5")),
@@ -260,6 +269,10 @@ WRITTEN = {
     "unknown tag": ("seed: 1\nmodel: !new:a.B {}", ("tiny.yaml line 2: the tag '!new:a.B' is not known",)),
     "python tag": ("a: !!python/name:os.system", ("line 1: the tag", "python/name:os.system' is not known")),
     "ambiguous word": ("use_amp: no", ("line 1: 'no' is a truth value to some", "true or false")),
+    "code of no character": (
+        'seed: 1\nuse_amp: "\\U00110000"',
+        ("tiny.yaml line 2: an escape that is the code of no character",),
+    ),
     "no mapping": ("[1, 2]", ("a configuration is a mapping (key: value), got [1, 2]",)),
     "nothing": ("", ("a configuration is a mapping (key: value), got None",)),
 }
