@@ -628,7 +628,7 @@ LISTENS = "which listens to a metric: a feedback schedule stands alone, or as `t
 BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Constant(-1), "Constant: value must be a finite number >= 0, got -1"),
     (lambda: Constant(math.inf), "Constant: value must be a finite number >= 0, got inf"),
-    (lambda: Constant("1"), "Constant: value must be a finite number >= 0, got '1'"),
+    (lambda: Constant("1"), "Constant: value must be a finite number >= 0, got '1'; write it without quotes"),
     (lambda: Linear(steps=0), "Linear: steps must be a whole number of real steps >= 1, got 0"),
     (lambda: Linear(steps=4, start=-0.1), "Linear: start must be a finite number >= 0, got -0.1"),
     (lambda: Linear(steps=4, end=math.nan), "Linear: end must be a finite number >= 0, got nan"),
@@ -708,11 +708,15 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "PerEpoch: steps_per_epoch must be a whole number of real steps >= 1, got 0",
     ),
     (lambda: Custom(3), "Custom: fn must be a function of the step or its path, got 3"),
-    (lambda: Custom("math.pi"), "Custom: fn must be a function of the step or its path, got 'math.pi'"),
+    (
+        lambda: Custom("math.pi"),
+        "Custom: fn: 'math.pi' may not be called from here. Name a function of math, or one of one number "
+        "that is written with def in a module beside the configuration or in a package",
+    ),
     (lambda: Custom("sqrt"), "Custom: fn: 'sqrt' is not a dotted path like 'package.module.Name'"),
     (
         lambda: Linear(steps="9"),
-        f"Linear: steps must be a whole number of real steps >= 1, {FORMS}, got '9'",
+        f"Linear: steps must be a whole number of real steps >= 1, {FORMS}, got '9'; write it without quotes",
     ),
     (lambda: Linear(steps="110%"), "Linear: steps is '110%' of the run; at most 100%"),
     (

@@ -23,6 +23,11 @@ from tests.cases_models import a_model
 
 CONF: dict[str, Any] = {"optim_type": "Adam", "optim_conf": {"lr": 2e-3}}
 
+BOTH = (
+    "'optim_type' and 'optim_conf', which are missing; write for example "
+    "{optim_type: Adam, optim_conf: {lr: 1e-3}}"
+)
+
 
 class Mine(OptimScheduler):
     """A user's own."""
@@ -104,17 +109,19 @@ def test_the_description_is_left_alone() -> None:
     [
         (None, "optim_sches must be a mapping with 'type' and 'conf', or of names to such, got None"),
         ([CONF], f"optim_sches must be a mapping with 'type' and 'conf', or of names to such, got {[CONF]}"),
-        ({"asr": {}}, "optim_sches.asr.conf: OptimScheduler needs 'optim_type', which is missing"),
+        ({"asr": {}}, f"optim_sches.asr.conf: OptimScheduler needs {BOTH}"),
         ({"asr": 3}, "optim_sches.asr must be a mapping with 'type' and 'conf', got 3"),
         (
             {"conf": CONF, "tpe": "noam.Noamlr"},
             "optim_sches: unknown key 'tpe'. Did you mean 'type'? Known: conf, type.",
         ),
-        ({"type": "noam.Noamlr", "conf": None}, "optim_sches.conf must be a mapping, got None"),
-        ({"type": "noam.Noamlr"}, "optim_sches.conf: Noamlr needs 'optim_type', which is missing"),
+        ({"type": "noam.Noamlr", "conf": None}, f"optim_sches.conf: Noamlr needs {BOTH}"),
+        ({"type": "noam.Noamlr", "conf": 3}, "optim_sches.conf must be a mapping, got 3"),
+        ({"type": "noam.Noamlr"}, f"optim_sches.conf: Noamlr needs {BOTH}"),
         (
             {"conf": {"optim_type": "Adam"}},
-            "optim_sches.conf: OptimScheduler needs 'optim_conf', which is missing",
+            "optim_sches.conf: OptimScheduler needs 'optim_conf', which is missing; write for example "
+            "{optim_conf: {lr: 1e-3}}",
         ),
         (
             {"type": "noam.Noam", "conf": CONF},
@@ -131,7 +138,7 @@ def test_the_description_is_left_alone() -> None:
         ),
         (
             {"type": None, "conf": CONF},
-            "optim_sches.type must be the name of a OptimScheduler, got None",
+            "optim_sches.type must be the name of an OptimScheduler, got None",
         ),
         (
             {"conf": {**CONF, "model": 3}},
@@ -197,6 +204,30 @@ def test_R38_an_unknown_argument_names_the_nearest() -> None:
         ConfigError, match=r"^optim_sches\.conf: Noamlr takes no 'warmup_step'\. Did you mean 'w"
     ):
         build({"type": "noam.Noamlr", "conf": {**CONF, "warmup_step": 3}})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("lr", "Write lr in optim_conf. Known: optim_conf, "),
+        ("learning_rate", "Write lr in optim_conf. Known: "),
+        ("weight_decay", "Write weight_decay in optim_conf. Known: "),
+        ("optimizer", "Did you mean 'optim_type'? Known: optim_type, "),
+        ("lr_scheduler", "Did you mean 'schedule'? Known: "),
+        ("gradient_accumulation_steps", "Did you mean 'accum_grad'? Known: "),
+        ("max_grad_norm", "Did you mean 'grad_clip'? Known: "),
+        ("bf16", "Did you mean 'use_amp'? Known: "),
+        ("warmup", "Did you mean 'warmup_steps'? Known: "),
+    ],
+)
+def test_R38_what_others_call_otherwise_is_answered_with_our_name(key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Noamlr("Adam", {"lr": 1e-3}, a_model(), use_amp=False, **{key: 1})  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"Noamlr takes no '{key}'. {hint}")
+    with pytest.raises(
+        ConfigError, match=r"^optim_conf: Adam takes no 'learning_rate'\. Did you mean 'lr'\?"
+    ):
+        OptimScheduler("Adam", {"learning_rate": 1e-3}, a_model(), use_amp=False)
 
 
 def test_R38_a_key_that_is_no_text_is_an_unknown_key() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimscheduler.checks import boolean, number, one_of, whole
+from optimscheduler.checks import boolean, number, one_of, shown, whole
 from optimscheduler.errors import ConfigError
 
 
@@ -27,7 +27,17 @@ def test_whole_takes_whole_numbers_and_whole_floats(value: int) -> None:
 def test_whole_refuses_everything_else(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         whole("accum_grad", value, least=1)
-    assert str(caught.value) == f"accum_grad must be a whole number >= 1, got {value!r:.80}"
+    assert str(caught.value) == f"accum_grad must be a whole number >= 1, got {shown(value)}"
+
+
+@pytest.mark.parametrize("value", ["4", "1e-2", "-5", " .5 ", "1E+3", "2."])
+def test_a_number_in_quotes_is_told_to_be_one(value: str) -> None:
+    assert shown(value) == f"{value!r}; write it without quotes"
+
+
+@pytest.mark.parametrize("value", [4, "", "four", "3ep", "1e", ".", "0x1", None, [1]])
+def test_anything_else_is_shown_as_it_is(value: object) -> None:
+    assert shown(value) == repr(value)
 
 
 def test_whole_says_what_is_counted() -> None:
@@ -48,7 +58,7 @@ def test_number_takes_any_finite_number_and_gives_a_float(value: float) -> None:
 def test_number_refuses_what_is_no_finite_number(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         number("lr", value)
-    assert str(caught.value) == f"lr must be a finite number, got {value!r:.80}"
+    assert str(caught.value) == f"lr must be a finite number, got {shown(value)}"
 
 
 def test_number_bounds_are_inclusive_or_not_as_they_say() -> None:

@@ -204,7 +204,11 @@ REFUSED: list[tuple[object, str]] = [
     ("Cosine(steps=3, steps=4)", ", column 17: Cosine is given 'steps' twice"),
     ("Product(Constant(), a=Constant())", ", column 21: Product is given 'a' twice"),
     ("Cosine(steps=0)", ": Cosine: steps must be a whole number of real steps >= 1, got 0"),
-    ("Cosine(steps='9')", f": Cosine: steps must be a whole number of real steps >= 1, {FORMS}, got '9'"),
+    (
+        "Cosine(steps='9')",
+        f": Cosine: steps must be a whole number of real steps >= 1, {FORMS}, got '9'; "
+        "write it without quotes",
+    ),
     ("Constant(1e999)", ": Constant: value must be a finite number >= 0, got inf"),
     (
         "Warmup(steps=3,\n  then=Cosine(steps=0))",
@@ -363,6 +367,22 @@ def test_forty_nested_curves_are_no_hostile_text() -> None:
 def test_nothing_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("print('x')", "__import__('os').system('echo x')", "Custom(print('x'))", "[print('x')][0]"):
         assert refusal(text)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "path", ["os._exit", "os.close", "builtins.print", "shutil.rmtree", "subprocess.getoutput"]
+)
+def test_a_configuration_does_not_choose_what_is_called(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in (
+        f'Custom("{path}")',
+        f'optimscheduler.schedules.Custom(fn="{path}")',
+        f'Warmup(steps=3, then=Custom("{path}"))',
+        {"type": "Custom", "conf": {"fn": path}},
+    ):
+        assert f"Custom: fn: '{path}' may not be called from here. Name a function of math" in refusal(value)
     assert capsys.readouterr().out == ""
 
 

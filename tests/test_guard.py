@@ -124,7 +124,7 @@ def test_a_number_is_z_and_a_mapping_has_all() -> None:
     [
         (0, "guard must be a finite number > 0, got 0"),
         (True, "guard must be a finite number > 0, got True"),
-        ("6", "guard must be a finite number > 0, got '6'"),
+        ("6", "guard must be a finite number > 0, got '6'; write it without quotes"),
         ({"z": -1}, "guard: guard: z must be a finite number > 0, got -1"),
         ({"window": 1}, "guard: guard: window must be a whole number of updates >= 2, got 1"),
         ({"warm_up": 1}, "guard: guard: warm_up must be a whole number of updates >= 2, got 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import check_call, class_at, construct, object_at
+from optimscheduler.lookup import check_call, class_at, construct, function_at, object_at
 from optimscheduler.schedules import SCHEDULES, Cosine, Schedule
 
 WHERE = "train_cfg.model.type"
@@ -108,6 +109,56 @@ def test_class_at_refuses_with_what_is_needed() -> None:
     not_text: Any = 3  # what a configuration may hold
     assert message_of(lambda: class_at(not_text, Schedule, WHERE)) == (
         f"{WHERE} must be the name of a Schedule, got 3"
+    )
+
+
+def of_two(step: int, length: int) -> float:
+    return step / length
+
+
+def of_one(step: int, length: int = 4) -> float:
+    return step / length
+
+
+def test_function_at_takes_somebodys_function_and_those_of_math() -> None:
+    assert function_at("math.sqrt", WHERE) is math.sqrt
+    assert function_at("tests.test_lookup.of_one", WHERE)(2) == 0.5
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "os._exit",
+            "os.close",
+            "os.abort",
+            "builtins.print",
+            "builtins.exit",
+            "time.sleep",
+        ),  # not in Python
+        *("shutil.rmtree", "os.removedirs", "subprocess.getoutput", "code.interact"),  # in Python, its own
+        *(
+            "test.support.os_helper.rmtree",
+            "tests.test_lookup.removes",
+        ),  # not in the list, under another name
+        *("subprocess.Popen", "fractions.Fraction", "tests.test_lookup.Base", "math.pi"),  # no functions
+        *("math.factorial", "math.perm"),  # without an end at a late step
+    ],
+)
+def test_function_at_refuses_what_would_be_called_and_may_not_be(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.test_lookup.removes", shutil.rmtree, raising=False)
+    assert message_of(lambda: function_at(path, WHERE)) == (
+        f"{WHERE}: '{path}' may not be called from here. Name a function of math, or one of one number that "
+        "is written with def in a module beside the configuration or in a package"
+    )
+
+
+def test_function_at_refuses_a_function_of_more_than_the_step() -> None:
+    assert message_of(lambda: function_at("tests.test_lookup.of_two", WHERE)) == (
+        f"{WHERE}: 'tests.test_lookup.of_two' must take one number, the step: "
+        "missing a required argument: 'length'"
     )
 
 

@@ -87,7 +87,7 @@ def test_R08_a_weight_on_a_device_stays_there() -> None:
         (math.nan, "weight of loss 'loss' must be a finite number >= 0, got nan"),
         (math.inf, "weight of loss 'loss' must be a finite number >= 0, got inf"),
         (torch.tensor(math.nan), "weight of loss 'loss' must be a finite number >= 0, got nan"),
-        ("3", "weight of loss 'loss' must be a finite number >= 0, got '3'"),
+        ("3", "weight of loss 'loss' must be a finite number >= 0, got '3'; write it without quotes"),
         (torch.ones(2), "weight of loss 'loss' must be one number, got shape (2,)"),
         ({"los": 3}, "weight: there is none for loss 'loss'. Did you mean 'los'? Known: los."),
     ],

@@ -70,7 +70,10 @@ def test_R37_what_the_origins_subclasses_may_read() -> None:
     [
         ({"optim_conf": [1]}, r"^optim_conf must be a mapping like \{'lr': 1e-3\}, got \[1\]$"),
         ({"optim_conf": {"lr": 0}}, r"^optim_conf: lr must be a finite number > 0, got 0$"),
-        ({"optim_conf": {"lr": "1e-3"}}, r"^optim_conf: lr must be a finite number > 0, got '1e-3'$"),
+        (
+            {"optim_conf": {"lr": "1e-3"}},
+            r"^optim_conf: lr must be a finite number > 0, got '1e-3'; write it without quotes$",
+        ),
         ({"optim_type": "Adm"}, r"^optim_type: there is no Optimizer 'Adm'. Did you mean 'Adam'\?"),
         ({"optim_type": "LBFGS"}, r"^optim_type: LBFGS\.step needs a closure"),
         (

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
+from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
 from optimscheduler.group_rules import GroupRule
 from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
@@ -69,10 +70,10 @@ def test_R17_a_dotted_path_reaches_ones_own() -> None:
         ("Optimizer", r"^optim_type: there is no Optimizer 'Optimizer'\."),
         ("torch.optim.Optimizer", r"^optim_type: Optimizer is the base class; name one of its subclasses$"),
         ("LBFGS", r"^optim_type: LBFGS\.step needs a closure that evaluates the model several times for one"),
-        (None, r"^optim_type must be the name of a Optimizer, got None$"),
+        (None, r"^optim_type must be the name of an Optimizer, got None$"),
         (
             torch.optim.Adam,
-            r"^optim_type must be the name of a Optimizer, got <class 'torch.optim.adam.Adam'>$",
+            r"^optim_type must be the name of an Optimizer, got <class 'torch.optim.adam.Adam'>$",
         ),
     ],
 )
@@ -143,7 +144,7 @@ def test_R03_the_base_is_lr_or_the_default_of_the_optimizer() -> None:
 def test_R03_a_base_that_is_no_positive_number_is_an_error(lr: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         peak_lr(torch.optim.Adam, {"lr": lr})
-    assert str(caught.value) == f"optim_conf: lr must be a finite number > 0, got {lr!r}"
+    assert str(caught.value) == f"optim_conf: lr must be a finite number > 0, got {shown(lr)}"
 
 
 @pytest.mark.parametrize("owner", [NoDefault, NoRate])

@@ -25,6 +25,8 @@ TYPES: Final[Mapping[str, type[OptimScheduler]]] = {
 
 _SHARED = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type", "distributed")
 
+_EXAMPLE: Final = {"optim_type": "Adam", "optim_conf": "{lr: 1e-3}"}  # what every conf needs
+
 
 def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cfg: Any) -> OptimSchedulerDict:
     """Build what `optim_sches` describes: one OptimScheduler, or several by name.
@@ -74,7 +76,7 @@ def _build_one(model: nn.Module, described: object, exp_cfg: Mapping[str, Any], 
     for key in described:
         if key not in ("type", "conf"):
             raise ConfigError(f"{where}: unknown key {key!r:.80}. {nearest(key, ['type', 'conf'])}")
-    conf = described.get("conf", {})
+    conf = {} if described.get("conf") is None else described["conf"]
     if not isinstance(conf, Mapping):
         raise ConfigError(f"{where}.conf must be a mapping, got {conf!r:.80}")
     for key in conf:
@@ -83,9 +85,12 @@ def _build_one(model: nn.Module, described: object, exp_cfg: Mapping[str, Any], 
     found: type[OptimScheduler] = class_at(
         described.get("type", "OptimScheduler"), OptimScheduler, f"{where}.type", TYPES
     )
-    for key in ("optim_type", "optim_conf"):
-        if key not in conf:
-            raise ConfigError(f"{where}.conf: {found.__name__} needs {key!r:.80}, which is missing")
+    if missing := [key for key in _EXAMPLE if key not in conf]:
+        written = ", ".join(f"{key}: {_EXAMPLE[key]}" for key in missing)
+        raise ConfigError(
+            f"{where}.conf: {found.__name__} needs {' and '.join(map(repr, missing))}, which "
+            f"{'is' if len(missing) == 1 else 'are'} missing; write for example {{{written}}}"
+        )
     for key in ("model", "self"):
         if key in conf:
             raise ConfigError(f"{where}.conf: {key!r} is given by the program, not by the configuration")

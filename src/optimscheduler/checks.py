@@ -8,14 +8,27 @@ optimscheduler.errors.ConfigError: Cosine: steps must be a whole number >= 1, go
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable
 
 from optimscheduler.errors import ConfigError, nearest
 
-__all__ = ["boolean", "number", "one_of", "whole"]
+__all__ = ["boolean", "number", "one_of", "shown", "whole"]
 
 _MOST = 2**63 - 1  # what a counter in a tensor or a checkpoint holds
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
+
+
+def shown(value: object) -> str:
+    """What was given where a number is needed, for the end of a message.
+
+    >>> print(shown("1e-2"))
+    '1e-2'; write it without quotes
+    """
+    quoted = isinstance(value, str) and _NUMBER.fullmatch(value)
+    return f"{value!r:.80}{'; write it without quotes' if quoted else ''}"
 
 
 def boolean(where: str, value: object) -> bool:
@@ -50,7 +63,7 @@ def whole(where: str, value: object, *, least: int = -_MOST, unit: str = "") -> 
         return int(value)
     of = f" of {unit}" if unit else ""
     bound = f" >= {least}" if least > -_MOST else ""
-    raise ConfigError(f"{where} must be a whole number{of}{bound}, got {value!r:.80}")
+    raise ConfigError(f"{where} must be a whole number{of}{bound}, got {shown(value)}")
 
 
 def number(
@@ -85,7 +98,7 @@ def number(
         return float(value)
     bounds = [(">=", least), ("<=", most), (">", above), ("<", below)]
     told = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
-    raise ConfigError(f"{where} must be a finite number{' ' + told if told else ''}, got {value!r:.80}")
+    raise ConfigError(f"{where} must be a finite number{' ' + told if told else ''}, got {shown(value)}")
 
 
 def one_of(where: str, value: object, options: Iterable[str]) -> str:

@@ -15,7 +15,9 @@ A message says where, what was given, what is allowed, and the nearest name or t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
 
 __all__ = [
     "CheckpointError",
@@ -27,9 +29,28 @@ __all__ = [
     "ParameterError",
     "RankError",
     "nearest",
+    "usual",
 ]
 
 _LISTED = 12  # more names than this are counted instead of listed
+
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "accum_grad": ("gradient_accumulation_steps", "accumulate_grad_batches", "accumulation_steps"),
+    "batch_size": ("batch", "per_device_train_batch_size"),
+    "grad_clip": ("max_grad_norm", "gradient_clip_val", "clip_grad_norm", "gradient_clipping"),
+    "lr": ("learning_rate",),
+    "num_epochs": ("epochs", "max_epochs", "num_train_epochs"),
+    "num_steps": ("max_steps",),
+    "num_workers": ("dataloader_num_workers", "workers"),
+    "optim_type": ("optimizer",),
+    "schedule": ("scheduler", "lr_scheduler"),
+    "use_amp": ("precision", "amp", "fp16", "bf16"),
+    "warmup_steps": ("warmup", "num_warmup_steps"),
+}
+"""Our names, and what other libraries call the same."""
+
+_USUAL: Final = MappingProxyType({other: ours for ours, others in _NAMES.items() for other in others})
+_OF_OPTIMIZERS: Final = ("lr", "betas", "eps", "momentum", "weight_decay")  # written in optim_conf
 
 
 class OptimSchedulerError(Exception):
@@ -67,8 +88,19 @@ class RankError(OptimSchedulerError, RuntimeError):
     """A process that trains with others did not come to meet them, or is not where they are."""
 
 
+def usual(name: object) -> str:
+    """Our word for what other libraries call otherwise; any other name stays as it is.
+
+    >>> usual("max_epochs"), usual("num_epochs")
+    ('num_epochs', 'num_epochs')
+    """
+    return _USUAL.get(str(name), str(name))
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, and what there is.
+
+    A name that other libraries have for one of ours is near to it, however it is spelt.
 
     Args:
         name: what was given.
@@ -79,14 +111,19 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
     >>> nearest("wamup_steps", ["warmup_steps", "d_model"])
     "Did you mean 'warmup_steps'? Known: d_model, warmup_steps."
+    >>> nearest("learning_rate", ["lr", "betas"]), nearest("lr", ["optim_type", "optim_conf"])
+    ("Did you mean 'lr'? Known: betas, lr.", 'Write lr in optim_conf. Known: optim_conf, optim_type.')
     >>> nearest("x", [])
     'There are none.'
     """
     names = sorted(set(known))
     if not names:
         return "There are none."
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    ours = usual(name)
+    close = [ours] if ours in names else difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     question = f"Did you mean {close[0]!r}? " if close else ""
+    if ours in _OF_OPTIMIZERS and ours not in names and "optim_conf" in names:
+        close, question = ["optim_conf"], f"Write {ours} in optim_conf. "
     listed = close + [n for n in names if n not in close] if len(names) > _LISTED else names
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{question}Known: {', '.join(listed[:_LISTED])}{more}."

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from optimscheduler.errors import ConfigError, nearest
 
-__all__ = ["check_call", "class_at", "construct", "object_at", "reason"]
+__all__ = ["check_call", "class_at", "construct", "function_at", "object_at", "reason"]
+
+_PYTHONS_OWN: Final = sys.stdlib_module_names | {"test"}  # which Python leaves out of its list
+_ENDLESS: Final = ("factorial", "perm")  # of a late step they take for ever
 
 
 def object_at(path: str, where: str) -> Any:  # Any: whatever stands there
@@ -63,7 +67,7 @@ def class_at(
     short = known or {}
     needed = " or ".join(kind.__name__ for kind in (base if isinstance(base, tuple) else (base,)))
     if not isinstance(path, str):
-        raise ConfigError(f"{where} must be the name of a {needed}, got {path!r:.80}")
+        raise ConfigError(f"{where} must be the name of {_article(needed)} {needed}, got {path!r:.80}")
     if path in short:
         found: Any = short[path]
     elif short and "." not in path:
@@ -74,6 +78,53 @@ def class_at(
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{where}: {path!r:.80} is of type {kind}, but needed here: {needed}")
     return found
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "AEIOU" else "a"
+
+
+def function_at(path: str, where: str) -> Callable[[int], float]:
+    """The function of one number that `path` names, checked before anybody calls it.
+
+    What can be imported is also `os._exit` and `shutil.rmtree`. So of Python's own library only `math` is
+    taken, and of everything else only what is written in Python, with `def`.
+
+    Args:
+        path: a dotted path.
+        where: the place in the configuration.
+
+    Raises:
+        ConfigError: no such name, or of another kind.
+
+    >>> function_at("os.removedirs", "Custom: fn")
+    Traceback (most recent call last):
+    optimscheduler.errors.ConfigError: Custom: fn: 'os.removedirs' may not be called from here. Name a \
+function of math, or one of one number that is written with def in a module beside the configuration \
+or in a package
+    """
+    found = object_at(path, where)
+    if not (_of_math(found) or _of_somebody(found)):
+        raise ConfigError(
+            f"{where}: {path!r:.80} may not be called from here. Name a function of math, or one of one "
+            "number that is written with def in a module beside the configuration or in a package"
+        )
+    try:
+        if inspect.isfunction(found):
+            inspect.signature(found).bind(1)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {path!r:.80} must take one number, the step: {error}") from None
+    function: Callable[[int], float] = found
+    return function
+
+
+def _of_math(found: object) -> bool:
+    return inspect.isbuiltin(found) and found.__module__ == "math" and found.__name__ not in _ENDLESS
+
+
+def _of_somebody(found: object) -> bool:
+    """Whether it is a plain function, and no part of Python's own library under another name."""
+    return inspect.isfunction(found) and str(found.__module__).partition(".")[0] not in _PYTHONS_OWN
 
 
 def _object_near(path: str, where: str, short: Mapping[str, type]) -> Any:  # Any: see object_at

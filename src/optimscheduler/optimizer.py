@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,7 +135,7 @@ def _check_kinds(optimizer_class: type[Optimizer], settings: Mapping[str, Any], 
                 f"{where}: {key} must be {len(default)} numbers like {default}, got {value!r:.80}"
             )
         for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, float) and not math.isfinite(part):
+            if isinstance(part, int | float) and not abs(part) <= sys.float_info.max:  # nan, too
                 raise ConfigError(f"{where}: {key} must be finite, got {value!r:.80}")
 
 

@@ -279,7 +279,7 @@ def test_more_characters_than_the_context_are_refused() -> None:
         ({"layers": 0}, "CharLM: layers must be a whole number >= 1, got 0"),
         ({"width": 0}, "CharLM: width must be a whole number >= 1, got 0"),
         ({"width": 18, "heads": 4}, r"CharLM: width must be a multiple of heads \(4\), got 18"),
-        ({"heads": "4"}, "CharLM: heads must be a whole number >= 1, got '4'"),
+        ({"heads": "4"}, "CharLM: heads must be a whole number >= 1, got '4'; write it without quotes"),
         ({"context": 0}, "CharLM: context must be a whole number of characters >= 1, got 0"),
         ({"dropout": 1.0}, "CharLM: dropout must be a finite number >= 0 and < 1, got 1.0"),
     ],

@@ -19,6 +19,7 @@ __all__ = [
     "Raw",
     "Table",
     "called",
+    "own",
     "pairs_of",
     "plain_of",
     "text_of",
@@ -145,6 +146,11 @@ def trap(*_: object, **__: object) -> float:
     """A function that a configuration may name, and that is of no kind that is needed anywhere."""
     called.append("trap")
     return 1.0
+
+
+def own(step: int) -> float:
+    """A function that a configuration may name."""
+    return 1 / step
 
 
 class Trap:

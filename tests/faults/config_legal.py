@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -14,7 +15,7 @@ import torch
 
 from optimscheduler.schedules import SCHEDULES
 
-__all__ = ["found", "members_of", "optimizer_of", "strangers"]
+__all__ = ["FUNCTIONS", "found", "members_of", "optimizer_of", "strangers"]
 
 Test = Callable[[Any], bool]
 
@@ -155,6 +156,9 @@ _ARGUMENTS: Final[Mapping[str, frozenset[str]]] = {
 }
 """What the classes of the bases take."""
 
+FUNCTIONS: Final = frozenset({"math.sqrt", "math.log", "tests.faults.config_bases.own"})
+"""Of the functions that are tried, those that may be called."""
+
 
 def strangers(values: Mapping[str, Any]) -> Iterator[str]:
     """A line for every key and value that must not have been accepted."""
@@ -191,6 +195,7 @@ def _of_member(name: str, described: Mapping[str, Any]) -> Iterator[str]:
         yield from _checked(f"{name}: guard", conf["guard"], _GUARD)
     for schedule in (conf.get("schedule"), *(conf.get("schedules") or {}).values()):
         yield from _of_schedule(f"{name}: schedule", schedule)
+        yield from _functions(f"{name}: schedule", schedule)
 
 
 def _of_schedule(where: str, value: object) -> Iterator[str]:
@@ -208,6 +213,13 @@ def _of_schedule(where: str, value: object) -> Iterator[str]:
             yield from _unknown_arguments(
                 where, ast.unparse(call.func), {str(each.arg): 0 for each in call.keywords}
             )
+
+
+def _functions(where: str, value: object) -> Iterator[str]:
+    """A line for every function that must not have been called, wherever in a schedule it is named."""
+    for path in re.findall(r"""(?:Custom\(|'fn': )[\w=]*['"](.*?)['"]""", repr(value).replace("\\", "")):
+        if path not in FUNCTIONS:
+            yield f"{where}: {path} was called"
 
 
 def _unknown_arguments(where: str, name: str, conf: Mapping[str, object]) -> Iterator[str]:

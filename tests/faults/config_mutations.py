@@ -98,7 +98,7 @@ class _Mutation:
         """Any pair; one that fits if there is one."""
         every = list(pairs_of(self.tree))
         path, table, pair = self.pick([each for each in every if fits(each[2])] or every)
-        self.words |= {*path} | ({"real steps of the run"} if _LENGTHS & {*path} else set())
+        self.words |= {*path} | ({"real steps of the run", "partial_window"} if _LENGTHS & {*path} else set())
         self.told[-1] += f" at {'.'.join(path):.80}"
         return table, pair
 
@@ -163,10 +163,13 @@ class _Mutation:
         """Another schedule, or a letter of one changed; where there is none, one is added."""
         self.tell("schedule")
         confs = [p.value for _, _, p in pairs_of(self.tree) if p.key == "conf" and isinstance(p.value, Table)]
-        given = [p for _, _, p in pairs_of(self.tree) if p.key == "schedule" and isinstance(p.value, str)]
-        text = self.pick([*SCHEDULES, *(_typo(self.chance, p.value) for p in given for _ in range(20))])
+        every = [each for each in pairs_of(self.tree) if isinstance(each[2].value, str)]
+        given = [(path, p) for path, _, p in every if p.key == "schedule"]
+        text = self.pick([*SCHEDULES, *(_typo(self.chance, p.value) for _, p in given for _ in range(20))])
         if given:
-            self.pick(given).value = text
+            path, pair = self.pick(given)
+            pair.value = text
+            self.words |= {"param_groups"} & {*path}  # whose rule has a place of its own
         elif confs:
             self.pick(confs).pairs.append(Pair("schedule", text))
         self.words |= {"schedule"}
@@ -176,7 +179,7 @@ class _Mutation:
         self.tell("YAML key")
         _, pair = self.somewhere()
         pair.key = Raw(self.pick(RAW_KEYS))
-        self.words |= {pair.key.text.strip("\"'"), "None"}  # a key that is no text is named as it was read
+        self.words |= {pair.key.text.strip("\"'") or "''", "None"}  # named as it was read
         self.told[-1] += f": {pair.key.text}"
 
     def clip(self) -> None:

@@ -27,7 +27,7 @@ from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import Plan, make_plan
 from optimscheduler.run.yaml_file import read_file
 from tests.faults.config_bases import EXAMPLES, called, plain_of
-from tests.faults.config_legal import strangers
+from tests.faults.config_legal import FUNCTIONS, strangers
 from tests.faults.config_mutations import Mutated, mutated
 from tests.faults.config_oracle import differences
 from tests.faults.row import Row
@@ -130,6 +130,9 @@ def _faults_of(message: str, mutated: Mutated) -> Iterator[str]:
         yield f"the message has {len(message)} characters: {message:.300}"
     if "\\ud800" in message.encode("utf-8", "backslashreplace").decode():
         yield f"the message cannot be printed: {message!r:.300}"
+    for path in re.findall(r'Custom\("(.*?)"\): (?:at s = |the factor at s = )', message):
+        if path not in FUNCTIONS:
+            yield f"{path} was called: {message:.300}"
     if "Traceback" in message:
         yield f"the message has a traceback: {message:.300}"
 
@@ -137,7 +140,7 @@ def _faults_of(message: str, mutated: Mutated) -> Iterator[str]:
 def _faults_in(explained: _Explained, mutated: Mutated) -> Iterator[str]:
     """What is wrong with the plan of one that was accepted."""
     with contextlib.suppress(ValueError):
-        if plain_of(mutated.tree) != explained.values and mutated.tree is not None:
+        if repr(plain_of(mutated.tree)) != repr(explained.values) and mutated.tree is not None:  # nan
             yield f"read as {explained.values!r:.200}"
     wrong = list(strangers(explained.values))
     yield from wrong or differences(explained.values, explained.plan, explained.items)

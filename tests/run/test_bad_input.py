@@ -36,7 +36,9 @@ SETTINGS = {
     "key at the top": bad("acum_grad=2", says=("tiny.yaml: acum_grad: unknown key", "'accum_grad'")),
     "key of a section": bad("train_cfg.modle=1", says=("train_cfg.modle: unknown key", "'model'")),
     "key of a class": bad("data_cfg.train.cnof={}", says=("data_cfg.train.cnof: unknown key", "'conf'")),
-    "key at a wrong place": bad("batch_size=2", says=("batch_size: unknown key", "data_cfg.batch_size?")),
+    "key at a wrong place": bad(
+        "batch_size=2", says=("batch_size: unknown key", "Write batch_size in data_cfg.")
+    ),
     "key of the model": bad(
         "train_cfg.model.conf={wdith: 3}", says=("train_cfg.model.conf: Tiny takes no 'wdith'", "'width'")
     ),
@@ -58,6 +60,66 @@ SETTINGS = {
         "train_cfg.optim_sches={conf: {optim_type: SGD, optim_conf: {lr: 1}, schedule: Cosine(stesp=3)}}",
         says=(CONF, "schedule", "Cosine takes no 'stesp'", "'steps'"),
     ),
+    # keys that are known at another level
+    "key of the top in a member": bad(
+        f"{CONF}.on_nonfinite=raise",
+        says=(f"{CONF}: Noamlr takes no 'on_nonfinite'. Write on_nonfinite at the top, beside train_cfg.\n",),
+    ),
+    "key of the top, as others call it": bad(
+        f"{CONF}.max_epochs=3",
+        says=(f"{CONF}: Noamlr takes no 'max_epochs'. Write num_epochs at the top, beside train_cfg.\n",),
+    ),
+    "key of the top beside a type": bad(
+        "train_cfg.optim_sches.seed=3",
+        says=("train_cfg.optim_sches: unknown key 'seed'. Write seed at the top, beside train_cfg.\n",),
+    ),
+    "key of a member beside its type": bad(
+        "train_cfg.optim_sches.guard=3",
+        says=("train_cfg.optim_sches: unknown key 'guard'", f"Write guard in {CONF}.\n"),
+    ),
+    "key of a member at the top": bad(
+        "guard=6", says=("tiny.yaml: guard: unknown key", f"Write guard in {CONF}.\n")
+    ),
+    "key of a member in the optimizer": bad(
+        f"{CONF}.optim_conf.guard=6",
+        says=(f"{CONF}: optim_conf: Adam takes no 'guard'. Write guard in {CONF}.\n",),
+    ),
+    "key of the data in a member": bad(
+        f"{CONF}.batch_size=6",
+        says=(f"{CONF}: Noamlr takes no 'batch_size'. Write batch_size in data_cfg.\n",),
+    ),
+    "key of the data in a data set": bad(
+        "data_cfg.train.conf.batch_size=6",
+        says=("data_cfg.train.conf: Points takes no 'batch_size'. Write batch_size in data_cfg.\n",),
+    ),
+    "key of a member in the model": bad(
+        "train_cfg.model.conf={grad_clip: 1}",
+        says=("train_cfg.model.conf: Tiny takes no 'grad_clip'. Write grad_clip at the top",),
+    ),
+    "key of the optimizer in a member": bad(
+        f"{CONF}.lr=3", says=(f"{CONF}: Noamlr takes no 'lr'. Write lr in optim_conf. Known: optim_conf",)
+    ),
+    "key of another class": bad(
+        "train_cfg.optim_sches.type=OptimScheduler",
+        says=(f"{CONF}: OptimScheduler takes no 'warmup_steps'. Did you mean ",),
+    ),
+    "key of another optimizer": bad(
+        f"{CONF}.optim_type=SGD",
+        f"{CONF}.optim_conf.betas=[0.9, 0.9]",
+        says=(f"{CONF}: optim_conf: SGD takes no 'betas'. Known: ",),
+    ),
+    "key of the member, as others call it": bad(
+        f"{CONF}.lr_scheduler=x",
+        says=(f"{CONF}: Noamlr takes no 'lr_scheduler'. Did you mean 'schedule'? Known: ",),
+    ),
+    "key of the optimizer, as others call it": bad(
+        f"{CONF}.optim_conf={{learning_rate: 3}}",
+        says=(f"{CONF}: optim_conf: Adam takes no 'learning_rate'. Did you mean 'lr'? Known: amsgrad, ",),
+    ),
+    "key of a group, as others call it": bad(
+        f"{CONF}.param_groups=[{{ndim: '<2', learning_rate: 0}}]",
+        says=(f"{CONF}: param_groups: unknown key 'learning_rate'. Did you mean 'lr'? Known: ",),
+    ),
     # numbers out of range
     "no warm-up": bad(f"{CONF}.warmup_steps=0", says=(CONF, "warmup_steps", "whole number", ">= 1, got 0")),
     "warm-up below 0": bad(f"{CONF}.warmup_steps=-5", says=(CONF, "warmup_steps", ">= 1, got -5")),
@@ -65,6 +127,15 @@ SETTINGS = {
     "warm-up NaN": bad(f"{CONF}.warmup_steps=.nan", says=(CONF, "warmup_steps", "got nan")),
     "lr 0": bad(f"{CONF}.optim_conf.lr=0", says=(CONF, "lr must be a finite number > 0, got 0")),
     "lr in words": bad(f"{CONF}.optim_conf.lr=small", says=(CONF, "lr must be", "got 'small'")),
+    "lr in quotes": bad(
+        f"{CONF}.optim_conf.lr='1e-2'",
+        says=(f"{CONF}: optim_conf: lr must be", "got '1e-2'; write it without quotes\n"),
+    ),
+    "momentum without an end": bad(
+        f"{CONF}.optim_type=SGD",
+        f"{CONF}.optim_conf.momentum=1{'0' * 400}",
+        says=(f"{CONF}: optim_conf: momentum must be finite, got 1000",),
+    ),
     "accum_grad 0": bad("accum_grad=0", says=("accum_grad must be a whole number of batches >= 1, got 0",)),
     "accum_grad 2.5": bad("accum_grad=2.5", says=("accum_grad must be a whole number", "got 2.5")),
     "accum_grad text": bad("accum_grad='2'", says=("accum_grad must be a whole number", "got '2'")),
@@ -89,6 +160,18 @@ SETTINGS = {
     # classes
     "no module": bad("train_cfg.model.type=tiyn.Tiny", says=("train_cfg.model.type", "no module 'tiyn'")),
     "no class": bad("train_cfg.model.type=tests.run.tiny.Tyni", says=("train_cfg.model.type", "'Tiny'")),
+    "a conf without anything": bad(
+        f"{CONF}=",
+        says=(f"{CONF}: Noamlr needs 'optim_type' and 'optim_conf'", "write for example {optim_type"),
+    ),
+    "no name": bad(f"{CONF}.optim_type=3", says=(CONF, "optim_type must be the name of an Optimizer, got 3")),
+    "a function that ends the process": bad(
+        "train_cfg.optim_sches={conf: {optim_type: SGD, optim_conf: {lr: 1}, "
+        "schedule: 'Custom(\"os._exit\")'}}",
+        says=(
+            f"{CONF}: schedule: Custom: fn: 'os._exit' may not be called from here. Name a function of math",
+        ),
+    ),
     "no path": bad("train_cfg.model.type=Tiny", says=("train_cfg.model.type: 'Tiny' is not a dotted path",)),
     "model of another kind": bad(
         "train_cfg.model.type=tests.run.tiny.Points", says=("train_cfg.model.type", "but needed here: Module")
@@ -150,6 +233,9 @@ SETTINGS = {
     "no held-out data": bad("data_cfg.valid.conf.count=0", says=("data_cfg.valid: Points is empty",)),
     # overrides
     "no override": bad("accum_grad", says=("'accum_grad' is no override", "path.to.key=value")),
+    "spaces around the sign": bad(
+        "num_epochs", "=", "3", says=("'num_epochs' is no override", "without spaces")
+    ),
     "broken override": bad("seed=[1", says=("the override 'seed=[1'", "line 1")),
 }
 
@@ -181,6 +267,10 @@ WRITTEN = {
     "unknown tag": ("seed: 1\nmodel: !new:a.B {}", ("tiny.yaml line 2: the tag '!new:a.B' is not known",)),
     "python tag": ("a: !!python/name:os.system", ("line 1: the tag", "python/name:os.system' is not known")),
     "ambiguous word": ("use_amp: no", ("line 1: 'no' is a truth value to some", "true or false")),
+    "code of no character": (
+        'seed: 1\nuse_amp: "\\U00110000"',
+        ("tiny.yaml line 2: an escape that is the code of no character",),
+    ),
     "no mapping": ("[1, 2]", ("a configuration is a mapping (key: value), got [1, 2]",)),
     "nothing": ("", ("a configuration is a mapping (key: value), got None",)),
 }

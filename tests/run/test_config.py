@@ -118,7 +118,36 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
             "train_cfg.optim_sches must be a mapping with 'type' and 'conf', got None",
         ),
         ("train_cfg.model={conf: {}}", "train_cfg.model.type is missing"),
-        ("optim_sches={}", "optim_sches: unknown key. Did you mean train_cfg.optim_sches?"),
+        ("optim_sches={}", "optim_sches: unknown key. Write optim_sches in train_cfg."),
+        ("guard=6", "guard: unknown key. Write guard in train_cfg.optim_sches.conf."),
+        ("warmup_steps=9", "warmup_steps: unknown key. Write warmup_steps in train_cfg.optim_sches.conf."),
+        ("lr=1e-3", "lr: unknown key. Write lr in train_cfg.optim_sches.conf.optim_conf."),
+        (
+            "learning_rate=1e-3",
+            "learning_rate: unknown key. Write lr in train_cfg.optim_sches.conf.optim_conf.",
+        ),
+        ("scheduler=x", "scheduler: unknown key. Write schedule in train_cfg.optim_sches.conf."),
+        ("optimizer=Adam", "optimizer: unknown key. Write optim_type in train_cfg.optim_sches.conf."),
+        ("model={}", "model: unknown key. Write model in train_cfg."),
+        ("batch=8", "batch: unknown key. Write batch_size in data_cfg."),
+        ("data_cfg.batch=8", "data_cfg.batch: unknown key. Did you mean 'batch_size'? Known: "),
+        ("data_cfg.epochs=8", "data_cfg.epochs: unknown key. Write num_epochs at the top, beside train_cfg."),
+        ("train_cfg.seed=8", "train_cfg.seed: unknown key. Write seed at the top, beside train_cfg."),
+        ("epochs=8", "epochs: unknown key. Did you mean 'num_epochs'? Known: num_epochs, "),
+        ("max_epochs=8", "max_epochs: unknown key. Did you mean 'num_epochs'? Known: num_epochs, "),
+        ("max_steps=8", "max_steps: unknown key. Did you mean 'num_steps'? Known: num_steps, "),
+        ("accumulate_grad_batches=8", "accumulate_grad_batches: unknown key. Did you mean 'accum_grad'?"),
+        ("gradient_clip_val=8", "gradient_clip_val: unknown key. Did you mean 'grad_clip'?"),
+        ("clip_grad_norm=8", "clip_grad_norm: unknown key. Did you mean 'grad_clip'?"),
+        ("precision=bf16", "precision: unknown key. Did you mean 'use_amp'?"),
+        ("fp16=true", "fp16: unknown key. Did you mean 'use_amp'?"),
+        ("type=x", "type: unknown key. Known: "),
+        (
+            "accum_grad='2'",
+            "accum_grad must be a whole number of batches >= 1, got '2'; write it without quotes",
+        ),
+        ("grad_clip='1e-2'", "grad_clip must be a finite number > 0, or null, got '1e-2'; write it without"),
+        ("partial_window='2'", "partial_window must be 'apply', 'carry' or 'drop', got '2'"),
         ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number from 0 to 1024, got -1"),
     ],
 )
@@ -127,6 +156,16 @@ def test_the_message_has_place_value_and_what_is_allowed(override: str, says: st
         config_of(override)
     assert str(error.value).startswith(f"test: {says}")
     assert "\n" not in str(error.value)
+
+
+def test_a_key_of_one_of_several_members_is_told_to_be_of_one_of_them() -> None:
+    members = "train_cfg.optim_sches={body: {conf: {}}, head: {conf: {}}}"
+    with pytest.raises(
+        ConfigError, match=r"^test: guard: unknown key\. Write guard in train_cfg\.optim_sches\.NAME"
+    ):
+        config_of(members, "guard=6")
+    with pytest.raises(ConfigError, match=r"Write guard in train_cfg\.optim_sches\.conf\.$"):
+        read_config({"guard": 6, "train_cfg": 3}, "test")
 
 
 def test_every_mistake_has_its_line_and_no_more_than_one() -> None:

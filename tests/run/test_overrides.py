@@ -36,6 +36,8 @@ def test_later_ones_win() -> None:
     [
         ("seed", "'seed' is no override; write path.to.key=value"),
         ("=3", "'=3' is no override"),
+        ("seed = 3", "'seed = 3' is no override; write path.to.key=value, without spaces around the =, for"),
+        ("=", "'=' is no override; write path.to.key=value, without spaces"),
         ("a..b=3", "'a..b=3' is no override"),
         ("seed.b=3", "seed is 1, there is nothing inside"),
         ("a.list.1.b=3", "a.list.1 is 2, there is nothing inside"),

@@ -134,6 +134,13 @@ def test_custom_takes_a_function_its_path_or_a_lambda() -> None:
     assert Custom(lambda s: s)(3) == 3.0  # whole numbers become floats
 
 
+def test_a_path_names_what_may_be_called_and_an_object_is_the_callers_own_affair() -> None:
+    assert Custom(float)(3) == 3.0
+    for path in ("builtins.float", "os._exit", "os.removedirs"):
+        with pytest.raises(ConfigError, match=rf"^Custom: fn: '{path}' may not be called from here\. Name a"):
+            Custom(path)
+
+
 def test_custom_refuses_what_is_no_factor() -> None:
     message = (
         r'^Custom\("tests\.cases\.negative"\): the factor at s = 3 must be a finite number >= 0, got -3\.0$'
@@ -141,7 +148,7 @@ def test_custom_refuses_what_is_no_factor() -> None:
     with pytest.raises(ConfigError, match=message):
         Custom(cases.negative)(3)
     with pytest.raises(ConfigError, match=r'^Custom\("builtins\.len"\): at s = 3 it failed: object of type'):
-        Custom("builtins.len")(3)
+        Custom(len)(3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"at s = 3 it failed: ZeroDivisionError: "):
         Custom(lambda s: s // 0)(3)
 

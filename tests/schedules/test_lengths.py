@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
 from optimscheduler.grammar import read_schedule
 from optimscheduler.schedules import (
@@ -363,7 +364,7 @@ def test_what_is_no_length_is_refused_at_birth(text: str) -> None:
         Linear(steps=text)  # type: ignore[arg-type]
     assert str(caught.value) == (
         'Linear: steps must be a whole number of real steps >= 1, or "3ep", "10%", "1e6samples", "1e9tok" '
-        f'or "rest", got {text!r}'
+        f'or "rest", got {shown(text)}'
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, get_args
+from collections.abc import Mapping
+from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
-from optimscheduler.errors import nearest
+from optimscheduler.checks import shown
+from optimscheduler.errors import nearest, usual
+from optimscheduler.run.places import Section, place_of, section_in
 
 __all__ = ["told"]
 
 _LONGEST: Final = 80  # characters of a key
 
 Values = Mapping[str, Any]  # Any: whatever stands in the YAML
-Section = type[BaseModel]
 
 
 def told(error: ValidationError, schema: Section, values: Values) -> list[str]:
@@ -45,15 +45,16 @@ def _mistake(path: list[str], schema: Section, values: Values) -> tuple[str, str
     for depth, name in enumerate(path):
         place.append(_written(name))
         if name not in section.model_fields:
-            return ".".join(place), _unknown(".".join(place), name, section, schema)
+            return ".".join(place), _unknown(".".join(place), name, section, schema, values)
         field = section.model_fields[name]
         if name not in given:
             return ".".join(place), f"{'.'.join(place)} is missing; give {field.description}"
-        inner, given = _section_in(field), given[name]
+        inner, given = section_in(field), given[name]
         if inner is None or not isinstance(given, Mapping) or depth == len(path) - 1:
             break
         section = inner
-    return ".".join(place), f"{'.'.join(place)} must be {field.description}, got {given!r:.80}"
+    got = shown(given) if "number" in str(field.description) else f"{given!r:.80}"
+    return ".".join(place), f"{'.'.join(place)} must be {field.description}, got {got}"
 
 
 def _written(key: str) -> str:
@@ -61,21 +62,7 @@ def _written(key: str) -> str:
     return key if key.isprintable() and key.strip() and len(key) <= _LONGEST else f"{key!r:.{_LONGEST}}"
 
 
-def _unknown(place: str, key: str, section: Section, schema: Section) -> str:
-    homes = [home for home in _places(schema) if home.rpartition(".")[2] == key]
-    hint = f"Did you mean {homes[0]}?" if homes else nearest(key, section.model_fields)
-    return f"{place}: unknown key. {hint}"
-
-
-def _places(section: Section, prefix: str = "") -> Iterator[str]:
-    """Every dotted place of the schema."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if inner := _section_in(field):
-            yield from _places(inner, f"{prefix}{name}.")
-
-
-def _section_in(field: FieldInfo) -> Section | None:
-    """The section that a field holds, if it holds one."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+def _unknown(place: str, key: str, section: Section, schema: Section, values: Values) -> str:
+    """What to say of a key that the section does not know; some are known elsewhere."""
+    elsewhere = "" if usual(key) in section.model_fields else place_of(key, schema, values)
+    return f"{place}: unknown key. {elsewhere or nearest(key, section.model_fields)}"

@@ -30,10 +30,10 @@ def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[st
     for override in overrides:
         path, sign, text = override.partition("=")
         keys = path.split(".")
-        if not sign or not all(keys):
+        if not sign or not all(keys) or path != path.strip():
             raise ConfigError(
-                f"{override!r:.80} is no override; write path.to.key=value, for example "
-                "train_cfg.optim_sches.conf.warmup_steps=200"
+                f"{override!r:.80} is no override; write path.to.key=value, without spaces around the =, for "
+                "example train_cfg.optim_sches.conf.warmup_steps=200"
             )
         _put(changed, keys, read_text(text, f"the override {override!r:.80}"), override)
     return changed

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import class_at, construct, reason
-from optimscheduler.run.config import ClassConfig
+from optimscheduler.run.config import ClassConfig, RunConfig
+from optimscheduler.run.places import with_place
 
 __all__ = ["build_dataset", "build_model", "device_named"]
 
@@ -77,4 +78,8 @@ def device_named(name: str) -> torch.device:
 
 
 def _built(config: ClassConfig, kind: type, where: str) -> Any:  # Any: a `kind`
-    return construct(class_at(config.type, kind, f"{where}.type"), config.conf, f"{where}.conf")
+    cls = class_at(config.type, kind, f"{where}.type")
+    try:
+        return construct(cls, config.conf, f"{where}.conf")
+    except ConfigError as error:
+        raise ConfigError(with_place(str(error), RunConfig, {})) from error.__cause__

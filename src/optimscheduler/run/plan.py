@@ -19,6 +19,7 @@ from optimscheduler.parameters import canonical
 from optimscheduler.run.config import RunConfig
 from optimscheduler.run.horizon import Horizon, accumulation
 from optimscheduler.run.parts import build_model
+from optimscheduler.run.places import with_place
 from optimscheduler.schedules import Run
 
 __all__ = ["MemberPlan", "Plan", "Row", "build_members", "make_plan", "plan_of"]
@@ -117,7 +118,7 @@ def build_members(
         shared = config.experiment(accum_grad) | {"distributed": distributed}
         return build_optim_sches(model, config.train_cfg.optim_sches, **shared)
     except OptimSchedulerError as error:
-        raise type(error)(f"train_cfg.{error}") from error
+        raise type(error)(with_place(f"train_cfg.{error}", RunConfig, config.plain())) from error
 
 
 def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_item: object = None) -> Plan:

@@ -164,13 +164,22 @@ def _root(loader: _Loader) -> Node | None:
     """What the whole text is, parsed and checked."""
     root: Node | None = None
     try:
-        root = loader.get_single_node()
+        root = _parsed(loader)
         if root is not None:
             _check(root, {})
     except RecursionError:
         mark = loader.get_mark() if root is None else root.start_mark
         raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark) from None
     return root
+
+
+def _parsed(loader: _Loader) -> Node | None:
+    try:
+        node: Node | None = loader.get_single_node()
+    except (ValueError, OverflowError):  # of Python's chr
+        problem = "an escape that is the code of no character"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=loader.get_mark()) from None
+    return node
 
 
 def _check(node: Node, measured: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, cast
 
 from optimscheduler.checks import number, one_of, whole
 from optimscheduler.errors import ConfigError
-from optimscheduler.lookup import object_at, reason
+from optimscheduler.lookup import function_at, reason
 from optimscheduler.schedules.base import FeedbackSchedule, Schedule, checked_factor, checked_schedule
 from optimscheduler.schedules.lengths import UNIT, Length, Run, in_steps, is_rest, length
 
@@ -274,12 +274,16 @@ class Custom(Schedule):
     A function at the top of a module also prints and pickles, because it is found again by its path. A lambda
     works too, but cannot be written into a configuration.
 
+    A path comes from a configuration, so it may name only a function of `math`, or a function of one number
+    that is written with `def` outside Python's own library. An object is taken as it is.
+
     Args:
         fn: the function, or its dotted path, `"package.module.fn"`; may be given without its name. It gets
             the number of the real step (>= 1) and returns a finite number >= 0, the same whenever asked.
 
     Raises:
-        ConfigError: there is no such function; or, when called, it failed or returned something else.
+        ConfigError: there is no such function, or it may not be named; or, when called, it failed or returned
+            something else.
 
     >>> import math
     >>> Custom(math.sqrt)(4)
@@ -291,7 +295,7 @@ class Custom(Schedule):
     fn: abc.Callable[[int], float] | str
 
     def __post_init__(self) -> None:
-        fn = object_at(self.fn, "Custom: fn") if isinstance(self.fn, str) else self.fn
+        fn = function_at(self.fn, "Custom: fn") if isinstance(self.fn, str) else self.fn
         if isinstance(fn, Schedule | FeedbackSchedule):
             checked_schedule("Custom: fn", fn)
         if not callable(fn):

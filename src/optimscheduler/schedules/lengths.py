@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Never
 
-from optimscheduler.checks import number, whole
+from optimscheduler.checks import number, shown, whole
 from optimscheduler.errors import ConfigError
 
 __all__ = ["UNIT", "Length", "Run", "in_steps", "is_rest", "length"]
@@ -127,7 +127,7 @@ def length(where: str, value: object, *, least: int) -> int:
         match = _TEXT.fullmatch(text)
         if match is None or (least and not float(match[1])) or math.isinf(float(match[1])):
             raise ConfigError(
-                f"{where} must be a whole number of {UNIT} >= {least}, or {_FORMS}, got {value!r:.80}"
+                f"{where} must be a whole number of {UNIT} >= {least}, or {_FORMS}, got {shown(value)}"
             )
         if match[2] == "%" and float(match[1]) > 100:
             raise ConfigError(f"{where} is {value!r:.80} of the run; at most 100%")
