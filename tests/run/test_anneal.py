@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -269,6 +270,59 @@ def test_a_folder_that_is_no_run_and_one_that_is_taken(tmp_path: Path) -> None:
     call("train", write(tmp_path, WSD), "--out", tmp_path / "run")
     said = call("anneal", tmp_path / "run", "--from", 5, "--steps", 4, "--out", tmp_path / "run")
     assert said.err.startswith(f"error: {tmp_path / 'run'} holds files already")
+
+
+# ---- damage, and folders that cannot be written ----
+
+
+def a_run_of_four_windows(folder: Path) -> list[Path]:
+    """Its checkpoints, oldest first: of the real steps 1, 2, 3, 4."""
+    assert call("train", write(folder, LINEAR), "num_steps=4", "--out", folder / "run").code == 0
+    return Checkpoints(folder / "run" / "checkpoints").all()
+
+
+def truncate(checkpoint: Path, name: str = "plain.json") -> None:
+    os.truncate(checkpoint / name, 100)
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["plain.json", "shard-00001-model-00001-of-00001.safetensors"])
+def test_the_last_checkpoint_is_the_newest_that_is_whole(tmp_path: Path, name: str) -> None:
+    *_, newest = a_run_of_four_windows(tmp_path)
+    truncate(newest, name)
+    before = inside(tmp_path / "run")
+    said = call("anneal", tmp_path / "run", "--from", "last", "--steps", 2)
+    assert said.code == 0, said.err
+    assert f"warning    {newest} cannot be used: {name} has 100 bytes, and " in said.out
+    assert (tmp_path / "run-anneal-3").is_dir()
+    assert inside(tmp_path / "run") == before, "nothing is renamed there"
+
+
+@pytest.mark.parametrize(("damaged", "at"), [(0, "last"), (-1, "2"), (0, "2")])
+def test_a_damaged_checkpoint_is_no_matter_for_the_others(tmp_path: Path, damaged: int, at: str) -> None:
+    truncate(a_run_of_four_windows(tmp_path)[damaged])
+    said = call("anneal", tmp_path / "run", "--from", at, "--steps", 2)
+    assert said.code == 0, said.err
+    assert (tmp_path / f"run-anneal-{4 if at == 'last' else at}").is_dir()
+
+
+def test_a_damaged_checkpoint_that_is_asked_for_is_said(tmp_path: Path) -> None:
+    first, *others = a_run_of_four_windows(tmp_path)
+    truncate(first, "shard-00001-model-00001-of-00001.safetensors")
+    (others[-1] / "plain.json").write_text("{}")
+    said = call("anneal", tmp_path / "run", "--from", 1, "--steps", 2)
+    assert said.code == 2
+    assert f"warning    {first} cannot be used: shard-00001" in said.out
+    assert f"warning    {others[-1]} cannot be used: plain.json has 2 bytes" in said.out
+    assert "--from: there is no checkpoint of real step 1 in" in said.err
+    assert "There are: 2, 3, last" in said.err
+    for checkpoint in others:
+        truncate(checkpoint)
+    said = call("anneal", tmp_path / "run", "--from", "last", "--steps", 2)
+    assert said.err.startswith("error: --from: there is no whole checkpoint in ")
 
 
 def test_num_steps_is_a_whole_number() -> None:

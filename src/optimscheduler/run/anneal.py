@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from optimscheduler.run.plan import MemberPlan, Plan, plan_of
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
 
 __all__ = ["branch_off"]
+
+_log = logging.getLogger("optimscheduler")
 
 State = Mapping[str, Any]  # Any: a tree of plain values
 
@@ -46,10 +49,7 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     checkpoints = Checkpoints(run / "checkpoints")
     if not checkpoints.all():
         raise ConfigError(f"{run} holds no checkpoint of a run; RUN is a folder that `train` has written")
-    path = _checkpoint_at(checkpoints, at)
-    if damage := checkpoints.damage(path):
-        raise CheckpointError(f"{path} cannot be used: {damage}. Take an older one with --from")
-    state = checkpoints.content(path)
+    path, state = _chosen(checkpoints, at)
     beside = run if run.name else run.resolve()
     out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")
     if out.exists() and any(out.iterdir()):
@@ -73,17 +73,31 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     return cooled, out
 
 
-def _checkpoint_at(checkpoints: Checkpoints, at: str) -> Path:
-    """That of a real step."""
-    known = {str(checkpoints.content(path)["progress"]["windows"]): path for path in checkpoints.all()}
-    if at == "last":
-        return checkpoints.all()[-1]
-    if at not in known:
-        raise CheckpointError(
-            f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: "
-            f"{', '.join(known)}, last (how many a run keeps is said by its setting keep)"
-        )
-    return known[at]
+def _chosen(checkpoints: Checkpoints, at: str) -> tuple[Path, State]:
+    """The newest whole checkpoint, of a real step or at all, and what is in it; nothing is renamed."""
+    steps: list[str] = []
+    for path in reversed(checkpoints.all()):
+        damage: str | None
+        try:
+            state = checkpoints.content(path)
+            step = str(state["progress"]["windows"])
+        except (CheckpointError, KeyError, TypeError):
+            damage = checkpoints.damage(path) or "it is no checkpoint of a run"
+        else:
+            if at not in (step, "last"):
+                steps.append(step)
+                continue
+            damage = checkpoints.damage(path)
+        if damage is None:
+            return path, state
+        _log.warning("%s cannot be used: %s. It is passed over, and left as it is", path, damage)
+    if not steps:
+        raise CheckpointError(f"--from: there is no whole checkpoint in {checkpoints.folder}")
+    known = ", ".join(dict.fromkeys(reversed(steps)))
+    raise CheckpointError(
+        f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: {known}, last "
+        f"(how many a run keeps is said by its setting keep)"
+    )
 
 
 def _cooled(config: RunConfig, plan: Plan, state: State, steps: int, fall: CoolDown) -> dict[str, Any]:
