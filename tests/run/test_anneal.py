@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -323,6 +325,46 @@ def test_a_damaged_checkpoint_that_is_asked_for_is_said(tmp_path: Path) -> None:
         truncate(checkpoint)
     said = call("anneal", tmp_path / "run", "--from", "last", "--steps", 2)
     assert said.err.startswith("error: --from: there is no whole checkpoint in ")
+
+
+def test_on_a_full_disk_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run_of_four_windows(tmp_path)
+    out = tmp_path / "some" / "where"
+    copy = shutil.copyfile
+
+    def full(source: str, target: str, **more: bool) -> object:
+        if "safetensors" in str(source):
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        return copy(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    said = call("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out", out)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {out} cannot be written: [Errno 28] No space left on device: ")
+    assert "Choose another folder with --out" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny.yaml"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    a_run_of_four_windows(tmp_path)
+    command = ("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out")
+    said = call(*command, tmp_path / "tiny.yaml" / "x")
+    assert said.code == 2
+    assert f"{tmp_path / 'tiny.yaml' / 'x'} cannot be written: " in said.err
+    assert "tiny.yaml holds files already" in call(*command, tmp_path / "tiny.yaml").err
+    (tmp_path / "new.tmp").mkdir()
+    assert "new.tmp is in the way" in call(*command, tmp_path / "new").err
+    assert (tmp_path / "new.tmp").is_dir(), "it may be somebody's"
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run_of_four_windows(tmp_path)
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    said = call("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out", ".")
+    assert said.code == 0, said.err
+    assert "config.yaml" in inside(tmp_path / "new")
 
 
 def test_num_steps_is_a_whole_number() -> None:

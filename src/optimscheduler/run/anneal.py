@@ -6,7 +6,8 @@ import inspect
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.data import open_data
-from optimscheduler.run.folder import keep_source, source_of
+from optimscheduler.run.folder import CONFIG, keep_source, source_of
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION
 from optimscheduler.run.plan import MemberPlan, Plan, plan_of
+from optimscheduler.run.yaml_file import write_text
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
 
 __all__ = ["branch_off"]
@@ -52,8 +54,7 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     path, state = _chosen(checkpoints, at)
     beside = run if run.name else run.resolve()
     out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds files already; choose another folder with --out")
+    out = out.resolve() if out.name in ("", "..") else out
     config = read_config(state["config"], str(path))
     data = open_data(config)
     if state["ranks"] > 1 and not config.counts_items:
@@ -63,13 +64,16 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
         )
     plan = plan_of(config, data.items, state["ranks"], data.tokens_per_item)
     cooled = read_config(_cooled(config, plan, state, steps, fall), str(path))
-    (out / "checkpoints").mkdir(parents=True)
-    shutil.copytree(path, out / "checkpoints" / path.name)
-    for name in (METRICS, VALIDATION):  # so that the curves join
-        if (run / name).is_file():
-            lines = (run / name).read_bytes()[: state["lengths"].get(name, 0)]
-            (out / name).write_bytes(lines)
-    keep_source(out, source_of(run))
+    with _written_whole(out) as folder:
+        (folder / "checkpoints").mkdir()
+        copied = shutil.copytree if path.is_dir() else shutil.copy2  # of an old format it is a file
+        copied(path, folder / "checkpoints" / path.name)
+        for name in (METRICS, VALIDATION):  # so that the curves join
+            if (run / name).is_file():
+                lines = (run / name).read_bytes()[: state["lengths"].get(name, 0)]
+                (folder / name).write_bytes(lines)
+        keep_source(folder, source_of(run))
+        (folder / CONFIG).write_text(write_text(cooled.plain()), encoding="utf-8")
     return cooled, out
 
 
@@ -98,6 +102,43 @@ def _chosen(checkpoints: Checkpoints, at: str) -> tuple[Path, State]:
         f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: {known}, last "
         f"(how many a run keeps is said by its setting keep)"
     )
+
+
+@contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it in the end; after an error nothing of it is left.
+
+    Raises:
+        ConfigError: it cannot be written, or `out` is taken.
+    """
+    aside = out.with_name(f"{out.name}.tmp")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out} holds files already; choose another folder with --out")
+        if aside.exists():
+            raise ConfigError(f"{aside} is in the way, maybe of an anneal that was killed; remove it")
+        missing = [folder for folder in aside.parents if not folder.exists()]
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            aside.replace(out)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"{out} cannot be written: {_why(error)}. Choose another folder with --out"
+        ) from None
+
+
+def _why(error: OSError) -> str:
+    """What went wrong, and with which file."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])  # (from, to, why) of each file that could not be copied
+    return str(error)
 
 
 def _cooled(config: RunConfig, plan: Plan, state: State, steps: int, fall: CoolDown) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.curves import Curve, curve_of_text, curves_of_plan, sorted_out
 from optimscheduler.run.data import open_data
 from optimscheduler.run.explain import show_config, show_plan, text_curve
-from optimscheduler.run.folder import CONFIG, make_folder, source_of
+from optimscheduler.run.folder import CONFIG, source_of
 from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
@@ -190,7 +190,6 @@ def anneal(
         if rank_of_process() > 0:
             raise ConfigError("anneal runs in one process; go on under torchrun with train --resume")
         settings, folder = branch_off(run, at, steps, fall, out)
-        make_folder(folder, settings.plain())
         again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
         return train_run(
             settings,
