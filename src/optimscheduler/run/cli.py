@@ -28,6 +28,7 @@ from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.skipping import BatchRanges
+from optimscheduler.run.stops import choose_stops
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
 from optimscheduler.run.verify import verify_resume
@@ -227,8 +228,8 @@ def verify(
         settings = _read(config, overrides or [])
         data = open_data(settings, ranks=ranks)
         plan = make_plan(settings, data.batches, ranks=ranks, tokens_per_item=data.tokens_per_item)
-        most = min(batches, plan.horizon.batches_in_all)
-        return verify_resume([str(config), *(overrides or [])], most, at, ranks, Path.cwd(), screen)
+        stops = choose_stops(plan, ranks, batches, at)
+        return verify_resume([str(config), *(overrides or [])], stops, ranks, Path.cwd(), screen)
 
     _carry_out(config, run)
 
