@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run import anneal
+from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_reading import content_of
 from optimscheduler.run.horizon import Horizon
 from optimscheduler.run.joint import Joint
@@ -270,6 +274,99 @@ def test_a_folder_that_is_no_run_and_one_that_is_taken(tmp_path: Path) -> None:
     call("train", write(tmp_path, WSD), "--out", tmp_path / "run")
     said = call("anneal", tmp_path / "run", "--from", 5, "--steps", 4, "--out", tmp_path / "run")
     assert said.err.startswith(f"error: {tmp_path / 'run'} holds files already")
+
+
+# ---- damage, and folders that cannot be written ----
+
+
+def a_run_of_four_windows(folder: Path) -> list[Path]:
+    """Its checkpoints, oldest first: of the real steps 1, 2, 3, 4."""
+    assert call("train", write(folder, LINEAR), "num_steps=4", "--out", folder / "run").code == 0
+    return Checkpoints(folder / "run" / "checkpoints").all()
+
+
+def truncate(checkpoint: Path, name: str = "plain.json") -> None:
+    os.truncate(checkpoint / name, 100)
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["plain.json", "shard-00001-model-00001-of-00001.safetensors"])
+def test_the_last_checkpoint_is_the_newest_that_is_whole(tmp_path: Path, name: str) -> None:
+    *_, newest = a_run_of_four_windows(tmp_path)
+    truncate(newest, name)
+    before = inside(tmp_path / "run")
+    said = call("anneal", tmp_path / "run", "--from", "last", "--steps", 2)
+    assert said.code == 0, said.err
+    assert f"warning    {newest} cannot be used: {name} has 100 bytes, and " in said.out
+    assert (tmp_path / "run-anneal-3").is_dir()
+    assert inside(tmp_path / "run") == before, "nothing is renamed there"
+
+
+@pytest.mark.parametrize(("damaged", "at"), [(0, "last"), (-1, "2"), (0, "2")])
+def test_a_damaged_checkpoint_is_no_matter_for_the_others(tmp_path: Path, damaged: int, at: str) -> None:
+    truncate(a_run_of_four_windows(tmp_path)[damaged])
+    said = call("anneal", tmp_path / "run", "--from", at, "--steps", 2)
+    assert said.code == 0, said.err
+    assert (tmp_path / f"run-anneal-{4 if at == 'last' else at}").is_dir()
+
+
+def test_a_damaged_checkpoint_that_is_asked_for_is_said(tmp_path: Path) -> None:
+    first, *others = a_run_of_four_windows(tmp_path)
+    truncate(first, "shard-00001-model-00001-of-00001.safetensors")
+    (others[-1] / "plain.json").write_text("{}")
+    said = call("anneal", tmp_path / "run", "--from", 1, "--steps", 2)
+    assert said.code == 2
+    assert f"warning    {first} cannot be used: shard-00001" in said.out
+    assert f"warning    {others[-1]} cannot be used: plain.json has 2 bytes" in said.out
+    assert "--from: there is no checkpoint of real step 1 in" in said.err
+    assert "There are: 2, 3, last" in said.err
+    for checkpoint in others:
+        truncate(checkpoint)
+    said = call("anneal", tmp_path / "run", "--from", "last", "--steps", 2)
+    assert said.err.startswith("error: --from: there is no whole checkpoint in ")
+
+
+def test_on_a_full_disk_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run_of_four_windows(tmp_path)
+    out = tmp_path / "some" / "where"
+    copy = shutil.copyfile
+
+    def full(source: str, target: str, **more: bool) -> object:
+        if "safetensors" in str(source):
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        return copy(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    said = call("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out", out)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {out} cannot be written: [Errno 28] No space left on device: ")
+    assert "Choose another folder with --out" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny.yaml"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    a_run_of_four_windows(tmp_path)
+    command = ("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out")
+    said = call(*command, tmp_path / "tiny.yaml" / "x")
+    assert said.code == 2
+    assert f"{tmp_path / 'tiny.yaml' / 'x'} cannot be written: " in said.err
+    assert "tiny.yaml holds files already" in call(*command, tmp_path / "tiny.yaml").err
+    (tmp_path / "new.tmp").mkdir()
+    assert "new.tmp is in the way" in call(*command, tmp_path / "new").err
+    assert (tmp_path / "new.tmp").is_dir(), "it may be somebody's"
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run_of_four_windows(tmp_path)
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    said = call("anneal", tmp_path / "run", "--from", 2, "--steps", 2, "--out", ".")
+    assert said.code == 0, said.err
+    assert "config.yaml" in inside(tmp_path / "new")
 
 
 def test_num_steps_is_a_whole_number() -> None:

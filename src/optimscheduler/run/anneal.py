@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_reading import content_of, damage_of
 from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.data import open_data
-from optimscheduler.run.folder import keep_source, source_of
+from optimscheduler.run.folder import CONFIG, keep_source, source_of
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION
 from optimscheduler.run.plan import MemberPlan, Plan, plan_of
+from optimscheduler.run.yaml_file import write_text
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
 
 __all__ = ["branch_off"]
+
+_log = logging.getLogger("optimscheduler")
 
 State = Mapping[str, Any]  # Any: a tree of plain values
 
@@ -47,14 +52,10 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
     checkpoints = Checkpoints(run / "checkpoints")
     if not checkpoints.all():
         raise ConfigError(f"{run} holds no checkpoint of a run; RUN is a folder that `train` has written")
-    path = _checkpoint_at(checkpoints, at)
-    if damage := damage_of(path):
-        raise CheckpointError(f"{path} cannot be used: {damage}. Take an older one with --from")
-    state = content_of(path)
+    path, state = _chosen(checkpoints, at)
     beside = run if run.name else run.resolve()
     out = out or beside.with_name(f"{beside.name}-anneal-{state['progress']['windows']}")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds files already; choose another folder with --out")
+    out = out.resolve() if out.name in ("", "..") else out
     config = read_config(state["config"], str(path))
     data = open_data(config)
     if state["ranks"] > 1 and not config.counts_items:
@@ -64,27 +65,87 @@ def branch_off(run: Path, at: str, steps: int, fall: CoolDown, out: Path | None)
         )
     plan = plan_of(config, data.items, state["ranks"], data.tokens_per_item)
     cooled = read_config(_cooled(config, plan, state, steps, fall), str(path))
-    (out / "checkpoints").mkdir(parents=True)
-    shutil.copytree(path, out / "checkpoints" / path.name)
-    for name in (METRICS, VALIDATION):  # so that the curves join
-        if (run / name).is_file():
-            lines = (run / name).read_bytes()[: state["lengths"].get(name, 0)]
-            (out / name).write_bytes(lines)
-    keep_source(out, source_of(run))
+    with _written_whole(out) as folder:
+        (folder / "checkpoints").mkdir()
+        copied = shutil.copytree if path.is_dir() else shutil.copy2  # of an old format it is a file
+        copied(path, folder / "checkpoints" / path.name)
+        for name in (METRICS, VALIDATION):  # so that the curves join
+            if (run / name).is_file():
+                lines = (run / name).read_bytes()[: state["lengths"].get(name, 0)]
+                (folder / name).write_bytes(lines)
+        keep_source(folder, source_of(run))
+        (folder / CONFIG).write_text(write_text(cooled.plain()), encoding="utf-8")
     return cooled, out
 
 
-def _checkpoint_at(checkpoints: Checkpoints, at: str) -> Path:
-    """That of a real step."""
-    known = {str(content_of(path)["progress"]["windows"]): path for path in checkpoints.all()}
-    if at == "last":
-        return checkpoints.all()[-1]
-    if at not in known:
-        raise CheckpointError(
-            f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: "
-            f"{', '.join(known)}, last (how many a run keeps is said by its setting keep)"
-        )
-    return known[at]
+def _chosen(checkpoints: Checkpoints, at: str) -> tuple[Path, State]:
+    """The newest whole checkpoint, of a real step or at all, and what is in it; nothing is renamed."""
+    steps: list[str] = []
+    for path in reversed(checkpoints.all()):
+        try:
+            state = content_of(path)
+            step = str(state["progress"]["windows"])
+            if at not in (step, "last"):
+                steps.append(step)
+                continue
+            damage = damage_of(path)
+        except CheckpointError as error:
+            damage = _damage_behind(error, path)
+        if damage is None:
+            return path, state
+        _log.warning("%s cannot be used: %s. It is passed over, and left as it is", path, damage)
+    if not steps:
+        raise CheckpointError(f"--from: there is no whole checkpoint in {checkpoints.folder}")
+    known = ", ".join(dict.fromkeys(reversed(steps)))
+    raise CheckpointError(
+        f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: {known}, last "
+        f"(how many a run keeps is said by its setting keep)"
+    )
+
+
+def _damage_behind(error: CheckpointError, path: Path) -> str:
+    """Why a checkpoint cannot be read: what does not agree with its manifest, or else the error."""
+    try:
+        return damage_of(path) or str(error)
+    except CheckpointError:
+        return str(error)
+
+
+@contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it in the end; after an error nothing of it is left.
+
+    Raises:
+        ConfigError: it cannot be written, or `out` is taken.
+    """
+    aside = out.with_name(f"{out.name}.tmp")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out} holds files already; choose another folder with --out")
+        if aside.exists():
+            raise ConfigError(f"{aside} is in the way, maybe of an anneal that was killed; remove it")
+        missing = [folder for folder in aside.parents if not folder.exists()]
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            aside.replace(out)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"{out} cannot be written: {_why(error)}. Choose another folder with --out"
+        ) from None
+
+
+def _why(error: OSError) -> str:
+    """What went wrong, and with which file."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])  # (from, to, why) of each file that could not be copied
+    return str(error)
 
 
 def _cooled(config: RunConfig, plan: Plan, state: State, steps: int, fall: CoolDown) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from optimscheduler.run.config import RunConfig, read_config
 from optimscheduler.run.curves import Curve, curve_of_text, curves_of_plan, sorted_out
 from optimscheduler.run.data import open_data
 from optimscheduler.run.explain import show_config, show_plan, text_curve
-from optimscheduler.run.folder import CONFIG, make_folder, source_of
+from optimscheduler.run.folder import CONFIG, source_of
 from optimscheduler.run.overrides import apply_overrides
 from optimscheduler.run.parts import device_named
 from optimscheduler.run.plan import make_plan
 from optimscheduler.run.plotting import plot_lr
 from optimscheduler.run.skipping import BatchRanges
+from optimscheduler.run.stops import choose_stops
 from optimscheduler.run.train import INTERRUPTED
 from optimscheduler.run.train import train as train_run
 from optimscheduler.run.verify import verify_resume
@@ -192,7 +193,6 @@ def anneal(
         if rank_of_process() > 0:
             raise ConfigError("anneal runs in one process; go on under torchrun with train --resume")
         settings, folder = branch_off(run, at, steps, fall, out)
-        make_folder(folder, settings.plain())
         again = ["train", str(folder / CONFIG), "--out", str(folder), "--resume"]
         again += ["--on-mismatch", "config"]  # until there is a checkpoint of its own
         return train_run(
@@ -231,8 +231,8 @@ def verify(
         settings = _read(config, overrides or [])
         data = open_data(settings, ranks=ranks)
         plan = make_plan(settings, data.batches, ranks=ranks, tokens_per_item=data.tokens_per_item)
-        most = min(batches, plan.horizon.batches_in_all)
-        return verify_resume([str(config), *(overrides or [])], most, at, ranks, Path.cwd(), screen)
+        stops = choose_stops(plan, ranks, batches, at)
+        return verify_resume([str(config), *(overrides or [])], stops, ranks, Path.cwd(), screen)
 
     _carry_out(config, run)
 

@@ -6,23 +6,27 @@ a model with state that is no buffer, kernels that are not deterministic.
 
 from __future__ import annotations
 
-import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console as Screen
 from torch import Tensor
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint_reading import content_of
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
+from optimscheduler.run.stops import Stops
 from optimscheduler.run.tensors import tensors_in
+from optimscheduler.run.train import INTERRUPTED
 
 __all__ = ["Difference", "differences_of_states", "verify_resume"]
 
@@ -30,16 +34,21 @@ State = Mapping[str, Any]  # Any: a tree of plain values and tensors
 
 _PARTS = ("model", "optim_sches", "random", "progress")
 
+_TOLD: Final = 2000  # characters of what a training has said
 
-def verify_resume(
-    arguments: Sequence[str], batches: int, at: int | None, ranks: int, cwd: Path, screen: Screen
-) -> int:
+_STOPPED: Final = "stopped    as asked"
+"""How the line begins that `train` says when its last checkpoint is written."""
+
+_LAUNCHER: Final = re.compile(r"^E\d{4} .*failed \(exitcode.*$", re.MULTILINE)
+"""What torchrun says of a process that ended otherwise than with 0; a traceback of its own comes after it."""
+
+
+def verify_resume(arguments: Sequence[str], stops: Stops, ranks: int, cwd: Path, screen: Screen) -> int:
     """Train twice, once without and once with a stop after which a new process goes on, and compare.
 
     Args:
         arguments: of `train`: the configuration, and settings to change.
-        batches: how many are trained, >= 2 and no more than there are.
-        at: the batch after which to stop, 1 to `batches` - 1; None is one at random.
+        stops: how many batches are trained, and where to stop.
         ranks: processes, >= 1.
         cwd: where the processes run.
         screen: where to speak.
@@ -48,36 +57,62 @@ def verify_resume(
         0 if the two are the same to the bit, 1 if not.
 
     Raises:
-        ConfigError: the training fails; what it said is in the message.
+        ConfigError: a training fails, or ends elsewhere; which one, and what it said, is in the message.
     """
-    if at is None:
-        at = random.SystemRandom().randrange(1, batches)
-    if not 1 <= at < batches:
-        raise ConfigError(f"--at must be a batch from 1 to {batches - 1}, before the last, got {at}")
-    folder = Path(tempfile.mkdtemp(prefix="verify-resume-"))
-    train = _Training(arguments=arguments, ranks=ranks, cwd=cwd)
-    whole, parts = folder / "whole", folder / "parts"
+    with _folder_of_its_own(screen) as folder:
+        whole, parts = folder / "whole", folder / "parts"
+        _train_both(_Training(arguments=arguments, ranks=ranks, cwd=cwd), stops, whole, parts, screen)
+        found = list(_differences(whole, parts, stops.at))
+        if found:
+            for line in found:
+                screen.print(line, highlight=False, markup=False, soft_wrap=True)
+            _keep(folder, screen)
+            return 1
+        state = _last(whole)
+        count = sum(1 for part in _PARTS for _ in tensors_in(state[part]))
+        screen.print(
+            f"identical  {count} tensors of weights and state, the random generators, and "
+            f"{len(read_lines(whole / METRICS))} lines of metrics are the same to the bit",
+            highlight=False,
+            soft_wrap=True,
+        )
+        shutil.rmtree(folder)
+        return 0
+
+
+@contextmanager
+def _folder_of_its_own(screen: Screen) -> Iterator[Path]:
+    """A folder for the trainings. After an error it is named, and removed where nothing is in it."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="verify-resume-"))
+    except OSError as error:
+        raise ConfigError(
+            f"no folder can be made for the trainings: {error.strerror}. Say where in the variable TMPDIR"
+        ) from None
+    try:
+        yield folder
+    except BaseException:
+        _keep(folder, screen)
+        raise
+
+
+def _keep(folder: Path, screen: Screen) -> None:
+    inside = [f"{path.name}/" for path in sorted(folder.iterdir(), reverse=True)]
+    if inside:
+        screen.print(f"kept       {folder}/: {' and '.join(inside)}", highlight=False, soft_wrap=True)
+    else:
+        folder.rmdir()
+
+
+def _train_both(train: _Training, stops: Stops, whole: Path, parts: Path, screen: Screen) -> None:
+    batches, at = stops.batches, stops.at
+    for note in stops.notes:
+        screen.print(f"note       {note}", highlight=False, soft_wrap=True)
     screen.print(f"training   {batches} batches without a stop", highlight=False)
-    train.run(whole, batches)
+    train.run("without a stop", whole, batches)
     screen.print(f"training   {batches} batches, stopped after {at}", highlight=False)
-    train.run(parts, at)
-    train.run(parts, batches, "--resume")
-    found = list(_differences(whole, parts, at))
-    if found:
-        for line in found:
-            screen.print(line, highlight=False, markup=False, soft_wrap=True)
-        screen.print(f"kept       {folder}/: whole/ and parts/", highlight=False, soft_wrap=True)
-        return 1
-    state = _last(whole)
-    count = sum(1 for part in _PARTS for _ in tensors_in(state[part]))
-    screen.print(
-        f"identical  {count} tensors of weights and state, the random generators, and "
-        f"{len(read_lines(whole / METRICS))} lines of metrics are the same to the bit",
-        highlight=False,
-        soft_wrap=True,
-    )
-    shutil.rmtree(folder)
-    return 0
+    train.run(f"until the stop after batch {at}", parts, at)
+    train.run(f"that goes on after the stop after batch {at}", parts, batches, "--resume")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +123,51 @@ class _Training:
     ranks: int
     cwd: Path
 
-    def run(self, out: Path, batches: int, *more: str) -> None:
+    def run(self, which: str, out: Path, batches: int, *more: str) -> None:
+        """Train up to a batch, and make sure that this is what was done.
+
+        Raises:
+            ConfigError: it is not.
+        """
         command = [sys.executable, "-m"]
         if self.ranks > 1:
             command += ["torch.distributed.run", "--nproc-per-node", str(self.ranks), "-m"]
         command += ["optimscheduler", "train", *self.arguments, "--out", str(out)]
         command += ["--stop-after", str(batches), *more]
         done = subprocess.run(command, cwd=self.cwd, capture_output=True, text=True, check=False)
-        if not (out / "checkpoints").is_dir():
-            said = (done.stderr or done.stdout).strip().removeprefix("error: ")
-            raise ConfigError(f"the training fails: {said[-2000:]}")
+        if not self._ended_well(done):
+            raise ConfigError(f"the training {which} fails ({_exit(done.returncode)}): {_told(done)}")
+        reached = _last_batch(out)
+        if reached != batches:
+            raise ConfigError(
+                f"the training {which} was to end with batch {batches}, and its last checkpoint is of batch "
+                f"{reached}: {_told(done)}"
+            )
+
+    def _ended_well(self, done: subprocess.CompletedProcess[str]) -> bool:
+        """Whether it was stopped, or came to its end. torchrun makes 1 of whatever its processes end with."""
+        if self.ranks > 1 and done.returncode == 1:
+            return any(line.startswith(_STOPPED) for line in done.stdout.splitlines())
+        return done.returncode in (0, INTERRUPTED)
+
+
+def _exit(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+
+
+def _told(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what it said; of what torchrun adds, only what became of which process."""
+    said = done.stderr.strip() or done.stdout.strip() or "it has said nothing"
+    launcher = _LAUNCHER.search(said)
+    said = said[: launcher.end()] if launcher else said
+    said = said.removeprefix("error: ")
+    return said if len(said) <= _TOLD else "...\n" + said[-_TOLD:].partition("\n")[2]
+
+
+def _last_batch(run: Path) -> int:
+    checkpoints = Checkpoints(run / "checkpoints")
+    newest = checkpoints.newest()
+    return int(content_of(newest)["progress"]["batch"]) if newest else 0
 
 
 def _last(run: Path) -> State:
