@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import sync
-from optimscheduler.run.config import without_free
+from optimscheduler.run.config import RunConfig, without_free
+from optimscheduler.run.world import job_of_process
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
 __all__ = [
     "CONFIG",
+    "RunFolder",
     "check_folder",
     "check_same_configuration",
     "job_of",
@@ -23,6 +28,8 @@ __all__ = [
     "make_folder",
     "source_of",
 ]
+
+_log = logging.getLogger("optimscheduler")
 
 CONFIG: Final = "config.yaml"
 """The resolved configuration, in the run folder."""
@@ -54,6 +61,39 @@ def _holds_something(folder: Path) -> bool:
         return any(path.lstat().st_size > 0 or path.is_dir() for path in inside if path.name not in _OURS)
     except OSError as error:
         raise ConfigError(f"the run folder {folder} cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The folder of a run, and what it says of the run apart from metrics and checkpoints.
+
+    Attributes:
+        folder: its path.
+        config: of the run.
+        source: folder in which modules that the configuration names are found; None if that is not known.
+    """
+
+    folder: Path
+    config: RunConfig
+    source: Path | None
+
+    def write(self) -> None:
+        """All of it.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        make_folder(self.folder, self.config.plain())
+        keep_source(self.folder, self.source)
+        keep_job(self.folder, job_of_process())
+
+    def put_back(self) -> None:
+        """If somebody has removed it."""
+        if not os.path.lexists(self.folder / CONFIG):
+            try:
+                self.write()
+            except ConfigError as error:
+                _log.warning("%s", error)
 
 
 def make_folder(folder: Path, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ Follow one loss from here: `Runner._train_batch` hands it to `step.py`, and that
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,8 +31,8 @@ from optimscheduler.run.randomness import derived_seed, kept, seed_everything
 from optimscheduler.run.run_state import Progress, RunState, State
 from optimscheduler.run.samples import Painter, Writer, show
 from optimscheduler.run.skipping import BatchRanges
-from optimscheduler.run.stopwatch import Stopwatch
-from optimscheduler.run.validation import items_behind, mean_outputs, outputs_of
+from optimscheduler.run.stopwatch import Stopwatch, record_of
+from optimscheduler.run.validation import items_behind, mean_outputs, observe, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
 
@@ -204,7 +203,7 @@ class Runner:
             return False
         self.progress.windows = self._windows_done
         for name, report in complete.items():
-            record = self._record(name, report)
+            record = record_of(report, self._stopwatch, name, several=len(self.optim_sches) > 1)
             self.recent.append(record)
             monitor.window(record)
         if any(report.skipped for report in complete.values()):
@@ -266,39 +265,11 @@ class Runner:
             monitor.validated({**place, **means})
             self.checkpoints.retention.check(means)
             self._validated = means
-            self._observe(means)
+            observe(self.optim_sches.values(), means)
         if isinstance(self.model, Writer | Painter):
             with kept(self.device), unsharded(self.model):  # all ranks: a sharded model may meet in it
                 show(self.model, monitor, p.epoch, self.config.seed)
         return True
-
-    def _observe(self, means: Mapping[str, float]) -> None:
-        """Tell every member the mean of its own loss; one that is not finite would lower a rate for good."""
-        for optim in self.optim_sches.values():
-            mean = means.get(optim.member.loss)
-            if mean is not None and math.isfinite(mean):
-                optim.observe(mean)
-            elif mean is not None:
-                _log.warning(
-                    "the mean of %r over the held-out data is %s; no schedule is told",
-                    optim.member.loss,
-                    mean,
-                )
-
-    def _record(self, name: str, report: StepReport) -> dict[str, Any]:
-        member = {"member": name} if len(self.optim_sches) > 1 else {}
-        return member | {
-            "batch": report.batch,
-            "real_step": report.real_step,
-            "epoch": report.epoch,
-            "lr": report.lr,
-            "loss": report.loss,
-            "grad_norm": report.grad_norm,
-            "updated": report.updated,
-            "skipped": report.skipped,
-            "backward_seconds": round(self._stopwatch.take("loss_backward_time", name), 6),
-            "update_seconds": round(self._stopwatch.take("optim_time", name), 6),
-        }
 
     # ---- checkpoints ----
 

@@ -1,4 +1,4 @@
-"""Seconds spent in the backwards and in the updates, summed up from one window to the next."""
+"""What a window came to, and the seconds spent in its backwards and its update."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["Stopwatch"]
+from optimscheduler.ledger import StepReport
+
+__all__ = ["Stopwatch", "record_of"]
 
 
 class Stopwatch:
@@ -28,3 +31,27 @@ class Stopwatch:
     def take(self, *names: str) -> float:
         """The seconds since the last time that this was asked."""
         return self._seconds.pop(names, 0.0)
+
+
+def record_of(report: StepReport, stopwatch: Stopwatch, name: str, *, several: bool) -> dict[str, Any]:
+    """What is written down of a closed window.
+
+    Args:
+        report: of it, read.
+        stopwatch: that was given to `step`; what it has measured of this OptimScheduler is taken.
+        name: of the OptimScheduler.
+        several: whether there are others.
+    """
+    member = {"member": name} if several else {}
+    return member | {
+        "batch": report.batch,
+        "real_step": report.real_step,
+        "epoch": report.epoch,
+        "lr": report.lr,
+        "loss": report.loss,
+        "grad_norm": report.grad_norm,
+        "updated": report.updated,
+        "skipped": report.skipped,
+        "backward_seconds": round(stopwatch.take("loss_backward_time", name), 6),
+        "update_seconds": round(stopwatch.take("optim_time", name), 6),
+    }

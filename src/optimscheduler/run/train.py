@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,24 +14,16 @@ import torch
 from rich.console import Console as Screen
 from rich.markup import escape
 
-from optimscheduler.errors import CheckpointError, ConfigError, NonFiniteError, OptimSchedulerError
+from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import told_reading
 from optimscheduler.run.checkpoint_reading import content_of
 from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.data import RunData, open_data
+from optimscheduler.run.ending import at_once, incident_of
 from optimscheduler.run.explain import show_config, show_joints, show_plan
-from optimscheduler.run.folder import (
-    CONFIG,
-    check_folder,
-    check_same_configuration,
-    job_of,
-    keep_job,
-    keep_source,
-    make_folder,
-)
-from optimscheduler.run.incidents import in_full, of_all_ranks, stopped_by, told, write_incident
+from optimscheduler.run.folder import RunFolder, check_folder, check_same_configuration, job_of
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
@@ -47,8 +38,6 @@ from optimscheduler.run.world import World, job_of_process, joined, restarted, w
 __all__ = ["INTERRUPTED", "train"]
 
 _log = logging.getLogger("optimscheduler")
-
-_NONE: Final = "none yet"
 
 INTERRUPTED: Final = 130
 """Exit code of a run that was asked to stop, 128 + the number of SIGINT. Torchrun may start such processes
@@ -121,7 +110,7 @@ def train(
         elif resume:
             _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
         _pass_over(runner, skip or BatchRanges(), screen)
-        described = _Described(folder=folder, config=prepared.config, source=source)
+        described = RunFolder(folder=folder, config=prepared.config, source=source)
         if world.main:
             described.write()
         lengths = state["lengths"] if state else {}
@@ -133,28 +122,6 @@ def _began_here(folder: Path) -> bool:
     """Whether torchrun has started this process again, in a job that was training in the folder."""
     job = job_of_process()
     return restarted() and job != "" and job == job_of(folder)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Described:
-    """What the run folder says of the run."""
-
-    folder: Path
-    config: RunConfig
-    source: Path | None
-
-    def write(self) -> None:
-        make_folder(self.folder, self.config.plain())
-        keep_source(self.folder, self.source)
-        keep_job(self.folder, job_of_process())
-
-    def put_back(self) -> None:
-        """If somebody has removed it."""
-        if not os.path.lexists(self.folder / CONFIG):
-            try:
-                self.write()
-            except ConfigError as error:
-                _log.warning("%s", error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +193,7 @@ def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[J
 
 def _run(
     runner: Runner,
-    described: _Described,
+    described: RunFolder,
     known: Mapping[str, int],
     screen: Screen,
     again: str,
@@ -252,9 +219,9 @@ def _run(
         try:
             done = runner.run(monitor, lengths, lambda: interrupt.asked)
         except NonFiniteError as error:
-            raise NonFiniteError(_incident(runner, folder, again, error)) from error
+            raise NonFiniteError(incident_of(runner, folder, again, error)) from error
         except KeyboardInterrupt:
-            _say(screen, _at_once(runner, again))
+            _say(screen, at_once(runner, again))
             raise
         waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))
     if finished:
@@ -272,41 +239,10 @@ def _run(
     return 0 if done or would_be_restarted() else INTERRUPTED
 
 
-def _at_once(runner: Runner, again: str) -> str:
-    """What is said of a run that does not finish its window."""
-    busy = "the checkpoint that is being written is finished first. " if runner.checkpoints.busy else ""
-    saved = runner.checkpoints.busy or _newest_name(runner) != _NONE
-    how = f"To go on from the newest checkpoint:\n  {again}" if saved else "There is no checkpoint yet"
-    return f"stopping   at once, by Ctrl-C; {busy}{how}"
-
-
-def _lengths(described: _Described, lines: JsonLines) -> Mapping[str, int]:
+def _lengths(described: RunFolder, lines: JsonLines) -> Mapping[str, int]:
     """Bytes in the files of metrics, and everything else of the run in its place."""
     described.put_back()
     return lines.lengths()
-
-
-def _incident(runner: Runner, folder: Path, again: str, error: NonFiniteError) -> str:
-    """What stopped a run, on all ranks at the same window; what is written of it, and what to type."""
-    runner.close()
-    own = stopped_by(error, [optim.member.ledger for optim in runner.optim_sches.values()])
-    refusals = of_all_ranks(runner.world.gather(own))
-    newest, path = _newest_name(runner), None
-    if runner.world.main:
-        try:
-            path = write_incident(folder, refusals, runner.recent, newest)
-        except OSError as failure:
-            _log.warning("no incident file can be written in %s: %s", folder, failure.strerror)
-    what = in_full(str(error), own, refusals)
-    return f"{what}. {told(refusals, path, newest, again, runner.progress.skip)}"
-
-
-def _newest_name(runner: Runner) -> str:
-    """Of the newest checkpoint, for people."""
-    try:
-        return next((path.name for path in reversed(runner.checkpoints.all())), _NONE)
-    except CheckpointError as error:
-        return f"unknown ({error})"
 
 
 def _console(runner: Runner, screen: Screen) -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
+from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.world import ALONE, World
 
-__all__ = ["items_behind", "mean_outputs", "outputs_of"]
+__all__ = ["items_behind", "mean_outputs", "observe", "outputs_of"]
+
+_log = logging.getLogger("optimscheduler")
 
 Outputs = Mapping[str, Tensor]
 
@@ -85,3 +89,20 @@ def _mean(pairs: Iterable[tuple[float, float]]) -> float:
     counting = [(value, items) for value, items in pairs if items > 0]
     total = math.fsum(items for _, items in counting)
     return math.fsum(value * items for value, items in counting) / total if total else math.nan
+
+
+def observe(optims: Iterable[OptimScheduler], means: Mapping[str, float]) -> None:
+    """Tell each the mean of its own loss; one that is not finite would lower a rate for good.
+
+    Args:
+        optims: that may listen.
+        means: of the outputs of the model over the held-out data.
+    """
+    for optim in optims:
+        mean = means.get(optim.member.loss)
+        if mean is not None and math.isfinite(mean):
+            optim.observe(mean)
+        elif mean is not None:
+            _log.warning(
+                "the mean of %r over the held-out data is %s; no schedule is told", optim.member.loss, mean
+            )
