@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from optimscheduler.checks import shown
 from optimscheduler.clip import Clip, total_norm
 from optimscheduler.errors import ConfigError
 
@@ -156,7 +157,7 @@ def test_whole_numbers_become_floats() -> None:
 def test_a_bad_limit_is_an_error(value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         Clip(max_norm=value)
-    assert str(caught.value) == f"grad_clip must be a finite number > 0, got {value!r}"
+    assert str(caught.value) == f"grad_clip must be a finite number > 0, got {shown(value)}"
 
 
 @pytest.mark.parametrize("value", [0.5, 0, -1, math.nan, "two", None, True])

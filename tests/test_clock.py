@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimscheduler.checks import shown
 from optimscheduler.clock import Beat, Cadence, Clock
 from optimscheduler.errors import ConfigError
 
@@ -139,10 +140,12 @@ def test_the_epoch_is_kept_until_another_is_given() -> None:
 def test_a_cadence_is_whole_and_positive(value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         Cadence(accum_grad=value)
-    assert str(caught.value) == f"accum_grad must be a whole number of batches >= 1, got {value!r}"
+    assert str(caught.value) == f"accum_grad must be a whole number of batches >= 1, got {shown(value)}"
     with pytest.raises(ConfigError) as caught:
         Cadence(step_per_update=value)
-    assert str(caught.value) == f"step_per_update must be a whole number of real steps >= 1, got {value!r}"
+    assert (
+        str(caught.value) == f"step_per_update must be a whole number of real steps >= 1, got {shown(value)}"
+    )
 
 
 def test_a_whole_float_is_a_whole_number() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError, NonFiniteError
 from optimscheduler.gradients import Loose
 from optimscheduler.ledger import Ledger, StepReport
@@ -198,7 +199,7 @@ def test_R22_the_default_is_25() -> None:
 def test_R22_max_skips_is_a_whole_number(value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         Ledger("main", value)  # type: ignore[arg-type]
-    assert str(caught.value) == f"max_skips must be a whole number of updates >= 0, got {value!r}"
+    assert str(caught.value) == f"max_skips must be a whole number of updates >= 0, got {shown(value)}"
 
 
 def on_device(ledger: Ledger, advice: Callable[[], str] = str) -> None:
