@@ -14,10 +14,11 @@ help:  ## list the targets
 train: .venv/.run  ## train the character model of examples/char_lm into runs/char_lm
 	$(BIN)/optimscheduler train examples/char_lm/train.yaml --out $(OUT) $(ARGS)
 
-test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests in both layouts, coverage
+test: check-static .venv/.dev  ## everything: style, types, structure, doctests, all tests, those of models in both layouts, coverage
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" --doctest-modules src tests \
 		--cov --cov-branch --cov-report=term
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long" --layout loose tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long" --layout loose tests \
+		--ignore tests/schedules --ignore tests/benchmarks --ignore tests/faults
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long"

@@ -74,7 +74,7 @@ def same(one: Path, other: Path) -> None:
 def test_R34_killed_at_random_moments_and_resumed_each_time(tmp_path: Path) -> None:
     config, out = write(tmp_path), tmp_path / "killed"
     moments = random.Random(0)
-    for _ in range(5):
+    for _ in range(2):  # the drill of kills has many more, in processes that are quicker to start
         process = start(
             "train", config, ENDLESS, "log_every=1", "checkpoint_every=2", "--out", out, "--resume"
         )

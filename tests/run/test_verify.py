@@ -170,7 +170,7 @@ def test_a_sound_training_of_two_ranks_is_identical(tmp_path: Path) -> None:
     )  # 3 batches an epoch, windows of 2 and 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("ranks")
 def test_a_data_set_that_remembers_is_found_by_two_ranks(tmp_path: Path) -> None:
     data = "data_cfg.train={type: tests.run.tiny.Remembers}"
