@@ -81,7 +81,9 @@ def test_R23_only_the_last_norms_count() -> None:
 def test_R23_it_says_what_it_refuses_and_what_to_write_instead() -> None:
     assert guard_for(None).advice() == ""
     guard = SpikeGuard(z=2.0, window=8, warm_up=5)
-    assert all(accepts(guard, 1.0, 2.0, 3.0, 4.0, 100.0))
+    assert all(accepts(guard, 1.0, 2.0, 3.0, 4.0))
+    assert guard.advice() == "", "it has not begun to judge"
+    assert all(accepts(guard, 100.0))
     # the limit by hand, as above
     assert guard.advice() == (
         "The guard refuses gradient norms above 5.965: the median of the last 5 that it accepted is 3, z is "

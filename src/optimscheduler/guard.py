@@ -104,6 +104,8 @@ class SpikeGuard:
         """Its limit, where that comes from, and how to have another; on an accelerator this synchronises."""
         median, limit = map(float, self._median_and_limit())
         count = int(self._norms.isfinite().sum())
+        if count < self.warm_up:  # it has refused nothing yet but what is not finite
+            return ""
         return (
             f"The guard refuses gradient norms above {limit:.4g}: the median of the last {count} that it "
             f"accepted is {median:.4g}, z is {self.z:g}, and what it refuses changes neither. If gradients "

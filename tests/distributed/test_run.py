@@ -365,6 +365,16 @@ def test_batches_left_out_from_the_middle_are_left_out_from_the_start(
     assert lines[0] == lines[1]
 
 
+def test_batches_are_left_out_though_ranks_cannot_save_the_window_that_is_open(
+    config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    out = ["--out", tmp_path / "run"]
+    assert call("train", config, *out, "--stop-after", 2).code == 130
+    said, _ = start(two_started, "train", config, *out, "--resume", "--skip-batches", "9")
+    assert said.code == 0, said.err
+    assert last_state(tmp_path / "run")["progress"]["skip"] == "9"
+
+
 @pytest.mark.parametrize("how", ["ddp", "deferred"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_R34_buffers_that_one_rank_has_spoilt_are_put_back_and_resumed(

@@ -36,6 +36,16 @@ def test_the_newest_few_stay_by_number_not_by_name(tmp_path: Path) -> None:
     assert [path.name for path in files.all()] == ["batch-99999999", "batch-100000000"]
 
 
+def test_of_the_same_batch_the_newer_one_comes_later(tmp_path: Path) -> None:
+    files = Checkpoints(tmp_path, Retention(newest=9))
+    for name in ("batch-00000003-2", "batch-00000003-3", "batch-00000003-4"):
+        if files.all():
+            assert files.save(3, STATE).name == name
+        else:
+            files.save(3, STATE).rename(tmp_path / name)
+        assert [path.name for path in files.all()] == [name]
+
+
 def test_other_files_are_neither_taken_for_checkpoints_nor_removed(tmp_path: Path) -> None:
     for name in ("batch-1", "batch-00000001.bak", "best.pt"):
         (tmp_path / name).write_text("mine")

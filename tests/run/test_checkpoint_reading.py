@@ -100,6 +100,25 @@ def test_checkpoints_that_cannot_be_listed_are_not_none(
     assert (run / "metrics.jsonl").read_bytes() == lines
 
 
+def test_damaged_ones_that_cannot_be_renamed_do_not_make_a_run_start_over(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(trained, tmp_path)
+    for name in checkpoints(run):
+        (run / "checkpoints" / name / "plain.json").write_bytes(b"")
+
+    def read_only(self: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "rename", read_only)
+    said = call("train", write(tmp_path), "num_epochs=1", "--out", run, "--resume")
+    assert said.code == 2
+    assert "It cannot be renamed: Read-only file system" in said.out
+    assert "It is set aside" not in said.out
+    assert "there is no whole checkpoint in" in said.err
+    assert "only damaged ones: batch-00000004, batch-00000005." in said.err
+
+
 def test_damaged_ones_are_named_with_how_to_try_them_again(trained: Path, tmp_path: Path) -> None:
     run = copied(trained, tmp_path)
     for name in checkpoints(run):

@@ -123,3 +123,15 @@ def test_a_held_out_mean_that_is_not_finite_lowers_no_rate(tmp_path: Path) -> No
     assert said.code == 0
     assert said.out.count("the mean of 'loss' over the held-out data is nan; no schedule is told") == 3
     assert {record["lr"] for record in metrics(tmp_path / "run")} == {0.01}
+
+
+def test_buffers_that_nobody_can_write_to_are_left_alone() -> None:
+    model = Tiny()
+    model.register_buffer("repeated", torch.ones(1).expand(3))
+    model.register_buffer("learnt", torch.ones(2, requires_grad=True))
+    model.register_buffer("narrow", torch.ones(2).to(torch.float8_e4m3fn))
+    buffers = CleanBuffers(model)
+    model.norm.running_mean.fill_(torch.nan)
+    buffers.after([torch.tensor(torch.nan)])
+    assert model.norm.running_mean.tolist() == [0.0] * 6
+    assert model.get_buffer("repeated").tolist() == [1.0] * 3

@@ -304,14 +304,19 @@ def test_R34_a_run_that_torchrun_has_started_again_goes_on_by_itself(
     same(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("other", ["another job", ""])
+@pytest.mark.parametrize("other", ["another job", "this job", ""])
 def test_a_restarted_job_leaves_the_run_of_another_alone(
     other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first attempt was refused; torchrun cannot know that another one makes no sense."""
+    """The first attempt was refused; torchrun cannot know that another one makes no sense.
+
+    The same --rdzv-id may be given to one job after the other.
+    """
     config, out = write(tmp_path), ["--out", tmp_path / "run"]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
-    assert call("train", config, *out, "--stop-after", 7).code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getppid", lambda: 1)  # the launcher
+        assert call("train", config, *out, "--stop-after", 7).code == 130
     before = metrics(tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this job")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

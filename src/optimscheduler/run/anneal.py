@@ -90,7 +90,7 @@ def _chosen(checkpoints: Checkpoints, at: str) -> tuple[Path, State]:
                 continue
             damage = damage_of(path)
         except CheckpointError as error:
-            damage = _damage_behind(error, path)
+            damage = damage_of(path) or str(error)
         if damage is None:
             return path, state
         _log.warning("%s cannot be used: %s. It is passed over, and left as it is", path, damage)
@@ -101,14 +101,6 @@ def _chosen(checkpoints: Checkpoints, at: str) -> tuple[Path, State]:
         f"--from: there is no checkpoint of real step {at} in {checkpoints.folder}. There are: {known}, last "
         f"(how many a run keeps is said by its setting keep)"
     )
-
-
-def _damage_behind(error: CheckpointError, path: Path) -> str:
-    """Why a checkpoint cannot be read: what does not agree with its manifest, or else the error."""
-    try:
-        return damage_of(path) or str(error)
-    except CheckpointError:
-        return str(error)
 
 
 @contextmanager

@@ -155,10 +155,15 @@ class Checkpoints:
         return copies if all(self._world.gather(copies is not None)) else None
 
     def _free(self, batch: int) -> Path:
-        """A name that is not taken: of the same batch there may be one from before a validation."""
+        """A name that comes after all others: of the same batch there may be one from before a validation."""
         first = self.folder / f"batch-{batch:08d}"
-        names = (first.with_name(f"{first.name}-{number}") for number in count(2))
-        return next(path for path in chain([first], names) if not os.path.lexists(path))
+        try:
+            names = os.listdir(self.folder)
+        except OSError:  # the writing will say why
+            names = []
+        found = [match for name in names if (match := NAME.fullmatch(name)) and int(match[1]) == batch]
+        last = max((int(match[2] or 1) for match in found), default=0)
+        return first.with_name(f"{first.name}-{last + 1}") if last else first
 
     def _write(
         self, path: Path, tensors: dict[str, Tensor], plain: bytes, manifest: Manifest, world: World
@@ -238,7 +243,8 @@ class Checkpoints:
             if self._world.main:
                 self._set_aside(path, damage)
             self._world.wait()
-        aside = [name for name in names_in(self.folder) if re.fullmatch(r"batch-.*\.damaged(-\d+)?", name)]
+        damaged = re.compile(rf"{NAME.pattern}|batch-.*{re.escape(_DAMAGED)}(-\d+)?")
+        aside = [name for name in names_in(self.folder) if damaged.fullmatch(name)]
         if self._world.gather(aside)[0]:
             raise CheckpointError(
                 f"there is no whole checkpoint in {self.folder}, only damaged ones: "
@@ -264,10 +270,10 @@ class Checkpoints:
         aside = next(p for p in (path.with_name(path.name + name) for name in names) if not p.exists())
         try:
             path.rename(aside)
+            became = f"It is set aside as {aside.name}"
         except OSError as error:
-            aside = path
-            damage += f" (and it cannot be renamed: {error.strerror})"
-        _log.warning("%s cannot be used: %s. It is set aside as %s", path, damage, aside.name)
+            became = f"It cannot be renamed: {error.strerror}"
+        _log.warning("%s cannot be used: %s. %s", path, damage, became)
 
     def load(self, path: Path, like: Like = whole) -> State:
         """Read one; nothing in it is executed.

@@ -36,7 +36,7 @@ class CleanBuffers:
         self._begin(self._buffers())
 
     def _buffers(self) -> list[Tensor]:
-        return [buffer for buffer in saved_buffers(self._model) if buffer.is_floating_point()]
+        return [buffer for buffer in saved_buffers(self._model) if _is_written_to(buffer)]
 
     def _begin(self, buffers: list[Tensor]) -> None:
         self._copies = [buffer.clone() for buffer in buffers]
@@ -62,8 +62,8 @@ class CleanBuffers:
         finite = _finite(buffers)
         spoilt = ~finite & self._clean & bad
         for buffer, copy, is_spoilt, is_finite in zip(buffers, self._copies, spoilt, finite, strict=True):
-            torch.where(is_spoilt, copy, buffer, out=buffer)
-            torch.where(is_finite, buffer, copy, out=copy)
+            torch.where(is_spoilt.to(buffer.device), copy, buffer, out=buffer)
+            torch.where(is_finite.to(buffer.device), buffer, copy, out=copy)
         self._clean = self._clean | finite
         self._put_back = self._put_back | spoilt
 
@@ -74,6 +74,14 @@ class CleanBuffers:
             self._put_back = torch.zeros_like(self._put_back)
 
 
+def _is_written_to(buffer: Tensor) -> bool:
+    """Whether a forward pass may change it: no learnt one, none that repeats one number in many places."""
+    repeats = any(size > 1 and step == 0 for size, step in zip(buffer.shape, buffer.stride(), strict=True))
+    wide = buffer.is_floating_point() and buffer.itemsize > 1  # torch calculates with no float8
+    return wide and not repeats and not buffer.requires_grad
+
+
 def _finite(tensors: list[Tensor]) -> Tensor:
     """Which of them are, in few calls: what is not finite stays so when it is multiplied by 0."""
-    return torch.stack(torch._foreach_norm(torch._foreach_mul(tensors, 0.0))) == 0
+    norms = torch._foreach_norm(torch._foreach_mul(tensors, 0.0))
+    return torch.stack([norm.to(norms[0].device) for norm in norms]) == 0

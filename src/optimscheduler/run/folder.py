@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,6 @@ from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import sync
 from optimscheduler.run.config import RunConfig, without_free
-from optimscheduler.run.world import job_of_process
 from optimscheduler.run.yaml_file import write_text
 from optimscheduler.state import differences
 
@@ -22,8 +21,8 @@ __all__ = [
     "RunFolder",
     "check_folder",
     "check_same_configuration",
-    "job_of",
-    "keep_job",
+    "jobs_of",
+    "keep_jobs",
     "keep_source",
     "make_folder",
     "source_of",
@@ -71,11 +70,13 @@ class RunFolder:
         folder: its path.
         config: of the run.
         source: folder in which modules that the configuration names are found; None if that is not known.
+        jobs: what each rank's `job_of_process` is.
     """
 
     folder: Path
     config: RunConfig
     source: Path | None
+    jobs: tuple[str, ...] = ()
 
     def write(self) -> None:
         """All of it.
@@ -85,7 +86,7 @@ class RunFolder:
         """
         make_folder(self.folder, self.config.plain())
         keep_source(self.folder, self.source)
-        keep_job(self.folder, job_of_process())
+        keep_jobs(self.folder, self.jobs)
 
     def put_back(self) -> None:
         """If somebody has removed it."""
@@ -121,19 +122,20 @@ def source_of(folder: Path) -> Path | None:
     return Path(source) if source else None
 
 
-def keep_job(folder: Path, job: str) -> None:
+def keep_jobs(folder: Path, jobs: Iterable[str]) -> None:
     """Write down which torchrun job trains here, so that its processes go on by themselves when restarted.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    if job or (folder / _JOB).exists():
-        _write(folder, _JOB, f"{job}\n")
+    lines = sorted({job for job in jobs if job})
+    if lines or os.path.lexists(folder / _JOB):
+        _write(folder, _JOB, "".join(f"{line}\n" for line in lines))
 
 
-def job_of(folder: Path) -> str:
-    """What `keep_job` has written; empty where there is nothing."""
-    return _read(folder, _JOB)
+def jobs_of(folder: Path) -> set[str]:
+    """What `keep_jobs` has written."""
+    return set(_read(folder, _JOB).splitlines())
 
 
 def _write(folder: Path, name: str, text: str) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -128,8 +129,9 @@ class Runner:
         Returns:
             Whether the end was reached.
         """
-        if self._unsaved and not self.is_over:
+        if self._unsaved and not self.is_over and self._may_save:
             self.save(lengths)
+            self.close()  # it is there, before anything is trained
         while not self.is_over:
             if not (self._train_epoch(monitor, lengths, stop) and self._validate(monitor, stop)):
                 self.save(lengths, last=True)
@@ -143,7 +145,7 @@ class Runner:
 
     def _train_epoch(self, monitor: Monitor, lengths: Lengths, stop: Stop) -> bool:
         """The rest of an epoch; False if it was stopped."""
-        p, due = self.progress, False
+        p, due = self.progress, self._unsaved
         self.model.train()
         end, before_epoch = self.horizon.batches_of(p.epoch), p.batch - p.batch_in_epoch
         places = [n for n in range(p.batch_in_epoch, end) if before_epoch + n + 1 not in p.skip]
@@ -278,6 +280,7 @@ class Runner:
 
         One that cannot be written is a warning, and an error where it is the last.
         """
+        self._unsaved = False
         share_buffers(self.model, self.world)
         background = self.config.save_in_background and not last
         state, batch = self.state.taken(self.progress, lengths()), self.progress.batch
@@ -315,15 +318,19 @@ class Runner:
         self._buffers = CleanBuffers(self.model)
         self._unsaved = False
 
-    def leave_out(self, skip: BatchRanges) -> None:
+    def leave_out(self, skip: BatchRanges, checkpoint: Path | None) -> None:
         """Pass over these batches, and over those that were passed over before, also when this is resumed.
 
         An open window with one of them in it is dropped. What cannot be left out is said.
+
+        Args:
+            skip: numbers of batches.
+            checkpoint: that the run goes on from.
         """
         p, known = self.progress, self.progress.skip
         p.skip = known | skip
         lost = drop_windows(self.optim_sches.values(), p.skip)
         say_what_it_comes_to(skip, known, lost, done=p.batch, last=self.last_batch)
-        if p.skip != known and p.batch:
-            self._validated = means_with(self.checkpoints.all()[-1])
+        if p.skip != known and checkpoint:
+            self._validated = means_with(checkpoint)
         self._unsaved |= p.skip != known

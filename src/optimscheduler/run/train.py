@@ -23,7 +23,7 @@ from optimscheduler.run.config import RunConfig, read_config, with_free_of
 from optimscheduler.run.data import RunData, open_data
 from optimscheduler.run.ending import at_once, incident_of
 from optimscheduler.run.explain import show_config, show_joints, show_plan
-from optimscheduler.run.folder import RunFolder, check_folder, check_same_configuration, job_of
+from optimscheduler.run.folder import RunFolder, check_folder, check_same_configuration, jobs_of
 from optimscheduler.run.interrupt import Interrupt
 from optimscheduler.run.joint import Joint, joints, refuse_jumps
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
@@ -79,7 +79,7 @@ def train(
         OptimSchedulerError: the run cannot be built, continued or written.
     """
     with joined(config.device, config.distributed) as (world, device):
-        resume = resume or world.gather(_began_here(folder))[0]
+        resume = resume or any(world.gather(_began_here(folder)))
         retention = Retention(
             newest=config.keep, best=config.keep_best, monitor=config.monitor, mode=config.mode
         )
@@ -109,8 +109,9 @@ def train(
             _say(screen, f"resuming   from {newest}, epoch {p.epoch}, batch {p.batch}")
         elif resume:
             _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
-        _pass_over(runner, skip or BatchRanges(), screen)
-        described = RunFolder(folder=folder, config=prepared.config, source=source)
+        _pass_over(runner, skip or BatchRanges(), newest, screen)
+        jobs = tuple(world.gather(job_of_process()))
+        described = RunFolder(folder=folder, config=prepared.config, source=source, jobs=jobs)
         if world.main:
             described.write()
         lengths = state["lengths"] if state else {}
@@ -120,8 +121,7 @@ def train(
 
 def _began_here(folder: Path) -> bool:
     """Whether torchrun has started this process again, in a job that was training in the folder."""
-    job = job_of_process()
-    return restarted() and job != "" and job == job_of(folder)
+    return restarted() and job_of_process() in jobs_of(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,11 +171,11 @@ def _prepare(
     return _Prepared(config=config, data=data, plan=plan)
 
 
-def _pass_over(runner: Runner, skip: BatchRanges, screen: Screen) -> None:
+def _pass_over(runner: Runner, skip: BatchRanges, newest: Path | None, screen: Screen) -> None:
     """Leave out these batches, and those that the run has left out from before."""
     if skipped := runner.progress.skip | skip:
         _say(screen, f"skipping   batches {skipped}")
-    runner.leave_out(skip)
+    runner.leave_out(skip, newest)
 
 
 def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:

@@ -127,11 +127,11 @@ def rank_of_process() -> int:
 def job_of_process() -> str:
     """What tells the torchrun job that has started this process from all others; empty without torchrun.
 
-    Its `--rdzv-id`, and where there is none the launcher, which is the same process from one restart to the
-    next.
+    A `--rdzv-id` may be used again. The launcher is one process from one restart to the next; where another
+    machine takes over, those of the others are still the same.
     """
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return f"{platform.node()} {os.getppid()} {_began(os.getppid())}" if name == "none" else name
+    return f"{name} {platform.node()} {os.getppid()} {_began(os.getppid())}" if name else ""
 
 
 def _began(process: int) -> str:

@@ -272,7 +272,7 @@ class Custom(Schedule):
         factor = fn(s)
 
     A function at the top of a module also prints and pickles, because it is found again by its path. A lambda
-    works too, but cannot be written into a configuration.
+    works too, but cannot be written into a configuration, and neither can a builtin such as `abs`.
 
     A path comes from a configuration, so it may name only a function of `math`, or a function of one number
     that is written with `def` outside Python's own library. An object is taken as it is.
