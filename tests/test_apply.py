@@ -36,7 +36,7 @@ def plant(part: nn.Linear, times: float) -> Loose:
     """Gradients 1, 2, 3, ... x `times`."""
     for p in part.parameters():
         p.grad = times * torch.arange(1.0, 1 + p.numel(), dtype=p.dtype).reshape(p.shape)
-    return Loose(dict(part.named_parameters()))
+    return Loose(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1))
 
 
 def run(kernel: Kernel, gradients: Loose, factor: float, divisor: float | Tensor, accepted: Tensor) -> None:
@@ -156,7 +156,7 @@ def test_R20_R24_on_an_accelerator_the_kernel_decides_and_its_momentum_is_there_
     part.bias.grad = torch.zeros(2, device="meta")  # and no gradient for the weight
     with patch("optimscheduler.apply.increment_version") as incremented:
         Fused(optimizer).apply(
-            Loose(dict(part.named_parameters())),
+            Loose(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1)),
             torch.tensor(0.5, device="meta"),
             torch.tensor(4.0, device="meta"),
             torch.tensor(accepted, device="meta"),

@@ -34,7 +34,7 @@ def gradients(**named: Sequence[float] | Tensor) -> Loose:
         grad = gradient if isinstance(gradient, Tensor) else torch.tensor(gradient)
         parameters[name] = nn.Parameter(torch.zeros(grad.shape))
         parameters[name].grad = grad
-    return Loose(parameters)
+    return Loose(parameters, torch.optim.SGD(parameters.values(), lr=0.1))
 
 
 def record(

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
 from optimscheduler.group_rules import GroupRule
-from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, peak_lr
+from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, may_be_fused, peak_lr
 from optimscheduler.parameters import own
 from tests.cases_models import a_model
 
@@ -154,13 +154,16 @@ def test_R03_a_base_that_nobody_gives_is_an_error(owner: type[Optimizer]) -> Non
     assert str(caught.value) == f"optim_conf: {owner.__name__} needs an lr, which is missing"
 
 
-def test_the_optimizer_is_fused_where_it_can_be_and_nothing_else_was_asked_for() -> None:
-    assert build("Adam").defaults["fused"] is True
-    assert build("SGD", model=a_model().to("meta")).defaults["fused"] is None
-    assert "fused" not in build("RMSprop").defaults
-    assert build("tests.test_optimizer.NoDefault", lr=0.1).defaults == {"lr": 0.1}
-    for asked in ({"fused": False}, {"foreach": True}, {"foreach": False}, {"capturable": False}):
-        assert not build("Adam", **asked).defaults["fused"]
+def test_R46_the_optimizer_is_as_asked_for_and_may_be_fused_where_nothing_else_was() -> None:
+    assert build("Adam").defaults["fused"] is None
+    assert may_be_fused(build("Adam"))
+    assert may_be_fused(build("SGD"))
+    assert not may_be_fused(build("SGD", model=a_model().to("meta")))
+    assert not may_be_fused(build("SGD", model=a_model().to(torch.bfloat16)))  # torch's kernel is wrong there
+    assert not may_be_fused(build("RMSprop"))
+    assert not may_be_fused(build("tests.test_optimizer.NoDefault", lr=0.1))
+    for asked in ({"fused": False}, {"foreach": True}, {"foreach": False}, {"differentiable": True}):
+        assert not may_be_fused(build("Adam", **asked))
 
 
 def test_the_configuration_is_left_alone() -> None:

@@ -10,25 +10,19 @@ Two kernels with the same contract:
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import profiler
 from torch.autograd.graph import increment_version
 from torch.optim import SGD, Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from optimscheduler._torch_compat import bare_step, multiply_all_, takes_scale
 from optimscheduler.gradients import Gradients
 from optimscheduler.scalars import Flag, Scalar, is_not, on_device, seen
 
 __all__ = ["Fused", "Kernel", "Plain", "kernel_for", "take_step"]
-
-
-_unwrapped = functools.cache(inspect.unwrap)
 
 
 class Kernel(Protocol):
@@ -41,11 +35,16 @@ class Kernel(Protocol):
         """Update the weights by gradient x factor / divisor, if `accepted`."""
 
 
-def kernel_for(optimizer: Optimizer) -> Kernel:
-    """`Fused` where the optimizer says that its kernel takes a scale and a decision, otherwise `Plain`."""
-    takes_scale = getattr(optimizer, "_step_supports_amp_scaling", False)  # the mark that GradScaler reads
+def kernel_for(optimizer: Optimizer, *, watched: bool = False) -> Kernel:
+    """`Fused` where the optimizer says that its kernel takes a scale and a decision, otherwise `Plain`.
+
+    Args:
+        optimizer: that is to be stepped.
+        watched: somebody looks at its gradients before, or at what it has done after: they are to see the
+            gradients as they are applied.
+    """
     dampened = isinstance(optimizer, SGD) and any(group["dampening"] for group in optimizer.param_groups)
-    return Fused(optimizer) if takes_scale and not dampened else Plain(optimizer)
+    return Plain(optimizer) if watched or dampened or not takes_scale(optimizer) else Fused(optimizer)
 
 
 class Plain:
@@ -57,7 +56,7 @@ class Plain:
     def divide(self, gradients: Gradients, divisor: Scalar) -> Scalar:
         """Divide in place; nothing is left."""
         if isinstance(divisor, Tensor) or divisor != 1.0:
-            torch._foreach_mul_(gradients.blocks(), 1.0 / divisor)
+            multiply_all_(gradients.blocks(), 1.0 / divisor)
         return 1.0
 
     def apply(self, gradients: Gradients, factor: Scalar, divisor: Scalar, accepted: Flag) -> None:  # noqa: ARG002  # the protocol's
@@ -66,10 +65,11 @@ class Plain:
             return
         factor = seen(factor)
         if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_(gradients.blocks(), factor)
+            multiply_all_(gradients.blocks(), factor)
         take_step(self.optimizer)
-        if gradients.moved_elsewhere:
-            increment_version(gradients.moved_elsewhere)  # else a stale graph over them would not fail
+        unnoticed = gradients.parameters if takes_scale(self.optimizer) else gradients.moved_elsewhere
+        if unnoticed:
+            increment_version(unnoticed)  # else a stale graph over them would not fail
 
 
 class Fused:
@@ -90,13 +90,13 @@ class Fused:
             return
         scale = divisor / factor if isinstance(factor, Tensor) or factor else math.inf
         if any(block.dtype is torch.float64 for block in blocks):  # the kernel's is too coarse for these
-            torch._foreach_mul_(blocks, factor / divisor)
+            multiply_all_(blocks, factor / divisor)
             scale = 1.0
         device = blocks[0].device
+        self._create_momentum()
         if near:
             self._step(None if seen(scale) == 1.0 else on_device(scale, device), None)
         else:
-            self._create_momentum()
             self._step(on_device(scale, device), on_device(is_not(accepted), device))
         increment_version(gradients.parameters)  # fused kernels do not, and a stale graph must fail loudly
 
@@ -110,7 +110,7 @@ class Fused:
             del self.optimizer.found_inf  # type: ignore[attr-defined]
 
     def _create_momentum(self) -> None:
-        """Fused SGD, refused at its very first step, would leave its buffers uninitialised."""
+        """Zeros for fused SGD: it fails where only some exist, and a refused first step leaves them unset."""
         if not isinstance(self.optimizer, SGD):
             return
         for group in self.optimizer.param_groups:
@@ -120,25 +120,9 @@ class Fused:
 
 
 def take_step(optimizer: Optimizer) -> None:
-    """`optimizer.step()`, less what torch wraps around it where nobody needs that.
-
-    The wrappers serve hooks, profilers, the compiler, and callers who have not disabled gradients; they take
-    a tenth of the whole step of a tiny model.
-    """
-    step = type(optimizer).step
-    needed = (
-        not getattr(step, "hooked", False)  # torch's mark of its wrapper
-        or torch.is_grad_enabled()
-        or "step" in vars(optimizer)  # a learning-rate scheduler has replaced it
-        or profiler._is_profiler_enabled
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or _global_optimizer_pre_hooks
-        or _global_optimizer_post_hooks
-        or optimizer.defaults.get("differentiable")
-        or not type(optimizer).__module__.startswith("torch.optim.")
-    )
-    if needed:
+    """`optimizer.step()`, less what torch wraps around it where nobody needs that."""
+    step = bare_step(optimizer)
+    if step is None:
         optimizer.step()
     else:
-        _unwrapped(step)(optimizer)
+        step(optimizer)

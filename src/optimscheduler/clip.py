@@ -11,6 +11,7 @@ from typing import Final, overload
 import torch
 from torch import Tensor
 
+from optimscheduler._torch_compat import norms_of
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError
 from optimscheduler.scalars import Scalar
@@ -127,7 +128,7 @@ def total_norm(
     for (device, dtype), tensors in alike.items():
         if in_rows and device.type == "cpu":
             tensors = [part for tensor in tensors for part in _rows(tensor, norm_type)]
-        norms += torch._foreach_norm(tensors, norm_type, dtype=_width(dtype))
+        norms += norms_of(tensors, norm_type, _width(dtype))
     measured = norms[0].dtype
     if len(alike) > 1:
         measured, *_, widest = sorted((n.dtype for n in norms), key=lambda dtype: dtype.itemsize)

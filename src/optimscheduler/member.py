@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimscheduler.apply import Kernel
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Clock
 from optimscheduler.gradients import Gradients
@@ -42,7 +41,6 @@ class Member:
     guard: Guard
     write: Callable[[int, int], None]
     values: Values
-    kernel: Kernel
     ledger: Ledger
     fingerprint: int = 0
     check_every: int = 0

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, final
 
 from torch import Tensor, nn
 
-from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Cadence, Clock
@@ -23,7 +22,14 @@ from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.member import Member
-from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
+from optimscheduler.optimizer import (
+    build_optimizer,
+    find_optimizer,
+    group_keys,
+    may_be_fused,
+    path_of,
+    peak_lr,
+)
 from optimscheduler.parameters import OwnedParameters, own
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
@@ -166,7 +172,13 @@ class OptimScheduler:
             owned=self.owned,
             optimizer=self.optimizer,
             clock=Clock(Cadence(accum_grad=accum_grad, step_per_update=step_per_update)),
-            gradients=gradients_for([g.parameters for g in self.owned.groups], self.optimizer, model, layout),
+            gradients=gradients_for(
+                [g.parameters for g in self.owned.groups],
+                self.optimizer,
+                model,
+                layout,
+                fused=may_be_fused(self.optimizer),
+            ),
             clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
             guard=guard_for(guard),
             write=self._write,
@@ -180,7 +192,6 @@ class OptimScheduler:
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
                 ),
             ),
-            kernel=kernel_for(self.optimizer),
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,

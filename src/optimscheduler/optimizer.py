@@ -16,7 +16,7 @@ from optimscheduler.lookup import check_call, class_at, reason
 from optimscheduler.parameters import OwnedParameters
 from optimscheduler.shards import is_sharded
 
-__all__ = ["build_optimizer", "find_optimizer", "group_keys", "path_of", "peak_lr"]
+__all__ = ["build_optimizer", "find_optimizer", "group_keys", "may_be_fused", "path_of", "peak_lr"]
 
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 _FUSED_DEVICES = {"cpu", "cuda"}
@@ -80,12 +80,11 @@ def group_keys(optimizer_class: type[Optimizer]) -> list[str]:
 def build_optimizer(
     optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any], owned: OwnedParameters
 ) -> Optimizer:
-    """The optimizer over the owned parameters, fused where it can be and nothing else was asked for.
+    """The optimizer over the owned parameters, as it was asked for.
 
     Args:
         optimizer_class: from `find_optimizer`.
-        optim_conf: its keyword arguments; `fused`, `foreach`, `capturable` or `differentiable`
-            given there are left as they are.
+        optim_conf: its keyword arguments.
         owned: groups in order.
 
     Raises:
@@ -95,8 +94,6 @@ def build_optimizer(
     conf = dict(optim_conf)
     if "lr" in conf:
         conf["lr"] = peak_lr(optimizer_class, conf)
-    if _may_be_fused(optimizer_class, conf, owned):
-        conf["fused"] = True
     _check_settings(optimizer_class, conf, owned)
     groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
     try:
@@ -139,16 +136,21 @@ def _check_kinds(optimizer_class: type[Optimizer], settings: Mapping[str, Any], 
                 raise ConfigError(f"{where}: {key} must be finite, got {value!r:.80}")
 
 
-def _may_be_fused(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> bool:
-    parameters = owned.by_name.values()
+def may_be_fused(optimizer: Optimizer) -> bool:
+    """Whether its fused kernel does the same as what was asked for, and nothing else was asked for."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sharded = set(map(is_sharded, parameters))
-    if True in sharded and (False in sharded or optimizer_class not in (Adam, AdamW)):
+    if True in sharded and (False in sharded or type(optimizer) not in (Adam, AdamW)):
         return False  # the other fused kernels do not know DTensors, and none knows both kinds at once
-    if optimizer_class is SGD and any(p.device.type == "cpu" and p.dtype in _HALF for p in parameters):
+    if type(optimizer) is SGD and any(p.device.type == "cpu" and p.dtype in _HALF for p in parameters):
         return False  # torch's kernel leaves most of these weights where they are, without an error
     return (
-        optimizer_class.__module__.startswith("torch.optim.")
-        and "fused" in inspect.signature(optimizer_class).parameters
-        and not any(key in conf for key in _IMPLEMENTATIONS)
+        type(optimizer).__module__.startswith("torch.optim.")
+        and all(map(_leaves_kernel_open, optimizer.param_groups))
         and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
     )
+
+
+def _leaves_kernel_open(group: Mapping[str, Any]) -> bool:
+    chosen = [group.get(key, False) for key in ("fused", "foreach")]
+    return chosen == [None, None] and not (group.get("capturable") or group.get("differentiable"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import unsaved_buffers
 from optimscheduler.errors import ParameterError, nearest
 from optimscheduler.group_rules import GroupRule, pattern
 
@@ -29,9 +30,8 @@ def canonical(name: str) -> str:
 def saved_buffers(model: nn.Module) -> Iterator[Tensor]:
     """The buffers that are saved with the model; the others are computed, and the same everywhere."""
     for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set:
-                yield buffer
+        unsaved = unsaved_buffers(module)
+        yield from (buffer for name, buffer in module.named_buffers(recurse=False) if name not in unsaved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from optimscheduler.apply import kernel_for
 from optimscheduler.checks import whole
 from optimscheduler.clock import Beat
 from optimscheduler.errors import ConfigError, NonFiniteError, nearest
@@ -244,13 +245,14 @@ class BatchStep:
         real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
-        m.gradients.settle(alike=met.alike)
+        m.gradients.settle(alike=met.alike, watched=met.watched)
         m.say_missing(logger)
         if not m.gradients.blocks():
             m.say_none(logger)
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
-        divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
+        kernel = kernel_for(m.gradients.stepped, watched=met.watched)
+        divisor = kernel.divide(m.gradients, _positive(met.weight) * scale)
         norm, dtype = self.sync.norm(m.gradients, m.clip.norm_type)
         if not m.gradients.bit_for_bit:
             norm, divisor = seen(norm), seen(divisor)
@@ -258,7 +260,9 @@ class BatchStep:
         accepted = m.guard.accepts(norm)
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.write(real_step, m.clock.epoch)
-        m.kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
+        m.gradients.before_step()
+        kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
+        m.gradients.after_step()
         self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(

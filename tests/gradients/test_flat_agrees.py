@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict, StepReport
-from optimscheduler.apply import Fused, Plain
+from optimscheduler.apply import Fused, Plain, kernel_for
 from optimscheduler.gradients.suited import SCALARS
 from tests.cases_flat import buffers_of, is_flat
 from tests.cases_models import Batch, batches, mse, optim_of
@@ -54,9 +54,9 @@ def twins(
     plain = {**conf, "fused": False} if optim_type in FUSED else conf
     flat = optim_of(make(), optim_type, layout="flat", conf=conf, **arguments)
     loose = optim_of(make(), optim_type, layout="loose", conf=plain, **arguments)
-    assert isinstance(loose.member.kernel, Plain)
+    assert isinstance(kernel_for(loose.member.gradients.stepped), Plain)
     lower = next(flat.model.parameters()).dtype.itemsize < 4
-    assert lower or isinstance(flat.member.kernel, Fused) is (optim_type in FUSED)
+    assert lower or isinstance(kernel_for(flat.member.gradients.stepped), Fused) is (optim_type in FUSED)
     return flat, loose
 
 

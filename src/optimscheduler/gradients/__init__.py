@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from optimscheduler.checks import one_of
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients.flat import Flat
-from optimscheduler.gradients.loose import Loose
+from optimscheduler.gradients.loose import Loose, Outlook
 from optimscheduler.gradients.suited import reason_against
 
-__all__ = ["Flat", "Gradients", "Loose", "gradients_for"]
+__all__ = ["Flat", "Gradients", "Loose", "Outlook", "gradients_for"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -39,21 +39,35 @@ class Gradients(Protocol):
 
     @property
     def moved_elsewhere(self) -> Sequence[nn.Parameter]:
-        """Those that the optimizer does not write themselves, but memory that they are views of."""
+        """Those that lie packed: views of memory that the twin of the optimizer writes."""
 
-    def outlook(self) -> int:
-        """A window is complete: look at what was done to the model since the last.
+    @property
+    def stepped(self) -> Optimizer:
+        """The optimizer that an update steps: the user's, or its twin."""
 
-        Returns:
-            A number that stands for where parameters lie and are going to lie: the ranks compare it.
-        """
+    def is_current(self) -> bool:
+        """Whether the user's optimizer still has the parameters that it was built with."""
 
-    def settle(self, *, alike: bool = True) -> None:
+    def outlook(self) -> Outlook:
+        """A window is complete: look at what was done to model and optimizer since the last."""
+
+    def settle(self, *, alike: bool = True, watched: bool = False) -> None:
         """After the ranks have met: put every parameter where it belongs, and bring the gradients along.
 
         Args:
-            alike: all ranks have the same outlook.
+            alike: parameters lie, and will lie, in the same way on all ranks.
+            watched: step the user's optimizer, over gradients as they are applied: on some rank somebody
+                wants to see that.
         """
+
+    def before_step(self) -> None:
+        """The numbers of the groups are written; an update follows."""
+
+    def after_step(self) -> None:
+        """The update is done."""
+
+    def present(self) -> int:
+        """How many parameters have a gradient."""
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
@@ -70,10 +84,10 @@ class Gradients(Protocol):
     def clear(self) -> None:
         """Forget all gradients."""
 
-    def arrangement(self) -> dict[str, Any] | None:
+    def arrangement(self) -> list[Any] | None:
         """Who lies side by side, by name, so that a resumed run adds in the same order; None: nobody."""
 
-    def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
+    def arrange(self, arrangement: Sequence[Any] | None) -> None:
         """Lay parameters as they lay in a saved run, as far as they can."""
 
     def loosen(self) -> None:
@@ -81,26 +95,32 @@ class Gradients(Protocol):
 
 
 def gradients_for(
-    groups: Sequence[Mapping[str, nn.Parameter]], optimizer: Optimizer, model: nn.Module, layout: str
+    groups: Sequence[Mapping[str, nn.Parameter]],
+    optimizer: Optimizer,
+    model: nn.Module,
+    layout: str,
+    *,
+    fused: bool,
 ) -> Gradients:
     """The layout that a configuration asks for.
 
     Args:
         groups: canonical name -> parameter, for each group of the optimizer.
-        optimizer: over these groups.
+        optimizer: the user's, over these groups.
         model: that the parameters belong to, with others perhaps.
         layout: `"auto"` is flat where that is possible.
+        fused: whether the fused kernel may be used in place of the optimizer's own choice.
 
     Raises:
         ConfigError: `"flat"` where it is not possible, or an unknown layout.
     """
-    loose = Loose({name: parameter for group in groups for name, parameter in group.items()})
-    reason = reason_against(optimizer, loose.parameters)
-    if one_of("layout", layout, ["auto", "flat", "loose"]) == "loose":
-        return loose
-    if reason is None:
-        return Flat(groups, optimizer, model)
-    if layout == "flat":
+    named = {name: parameter for group in groups for name, parameter in group.items()}
+    reason = reason_against(optimizer, list(named.values()))
+    wanted = one_of("layout", layout, ["auto", "flat", "loose"])
+    if wanted != "loose" and reason is None:
+        return Flat(groups, optimizer, model, fused=fused)
+    if wanted == "flat":
         raise ConfigError(f"layout: 'flat' is not possible here: {reason}. Write auto, or leave it out")
-    _log.info("layout: loose, every tensor on its own: %s", reason)
-    return loose
+    if wanted == "auto":
+        _log.info("layout: loose, every tensor on its own: %s", reason)
+    return Loose(named, optimizer, fused=fused)

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
+from optimscheduler._torch_compat import is_scheduled, say_stepped
+from optimscheduler.gradients.twin import is_watched, take_settings, twin_of
 from optimscheduler.shards import local
 
-__all__ = ["Loose"]
+__all__ = ["Loose", "Outlook"]
+
+_log = logging.getLogger("optimscheduler")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the ranks compare before an update.
+
+    Attributes:
+        places: a number that stands for where parameters lie and are going to lie.
+        watched: somebody wants to see the user's optimizer step.
+    """
+
+    places: int
+    watched: bool
 
 
 class Loose:
@@ -17,33 +38,88 @@ class Loose:
 
     Args:
         parameters: canonical name -> parameter, in the optimizer's order.
+        optimizer: the user's, over these.
+        fused: step a twin of it that uses the fused kernel.
     """
 
     bit_for_bit = True
     moved_elsewhere: Sequence[nn.Parameter] = ()
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, *, fused: bool = False
+    ) -> None:
         self._named = dict(parameters)
+        self._user = optimizer
+        self._twin = twin_of(optimizer, fused=True) if fused else None
         self._own = list(self._named.values())  # those whose `.grad` is a block
         self._blocks: list[Tensor] | None = None  # from `settle` to `clear`
+        self._of_groups = [_Members(group["params"]) for group in optimizer.param_groups]
         self.parameters = list(self._named.values())
+        self.watched = False
 
     def __str__(self) -> str:
         return f"{len(self.parameters)} tensors, each on its own"
 
-    def outlook(self) -> int:
-        """Nothing is going to move."""
-        return 0
+    # ---- the optimizers ----
 
-    def settle(self, *, alike: bool = True) -> None:  # noqa: ARG002  # the protocol's
+    @property
+    def stepped(self) -> Optimizer:
+        """The optimizer that an update steps: the twin, or the user's where that is watched."""
+        return self._user if self._twin is None or self.watched else self._twin
+
+    def is_current(self) -> bool:
+        """Whether the user's optimizer still has the same parameters, in the same groups."""
+        groups = self._user.param_groups
+        return len(groups) == len(self._of_groups) and all(
+            ours.are(group["params"]) for group, ours in zip(groups, self._of_groups, strict=True)
+        )
+
+    def before_step(self) -> None:
+        """The groups have their numbers: hand them, and the state, to the twin."""
+        if self._twin is not None and not self.watched:
+            self._twin.state = self._user.state
+            take_settings(self._twin, self._user)
+            for group, theirs in zip(self._twin.param_groups, self._user.param_groups, strict=True):
+                group["params"] = theirs["params"]
+                self._bring_counts(theirs["params"])
+
+    def _bring_counts(self, parameters: Sequence[Tensor]) -> None:
+        """The fused kernel wants them where the parameters are; other steps leave them on the host."""
+        for parameter in parameters if parameters and parameters[0].device.type != "cpu" else ():
+            state = self._user.state.get(parameter)
+            if state and "step" in state and state["step"].device != parameter.device:
+                state["step"] = state["step"].to(parameter.device)
+
+    def after_step(self) -> None:
+        """The twin has stepped, if there is one."""
+        if self.stepped is not self._user and is_scheduled(self._user):
+            say_stepped(self._user)
+
+    # ---- around an update ----
+
+    def outlook(self) -> Outlook:
+        """Nothing is going to move."""
+        return Outlook(0, is_watched(self._user))
+
+    def settle(self, *, alike: bool = True, watched: bool = False) -> None:  # noqa: ARG002  # the protocol's
         """Everything is where it belongs."""
+        if watched and not self.watched and self.stepped is not self._user:
+            _log.info(
+                "somebody watches the optimizer's step (a hook, or a step put in its place): optim.optimizer "
+                "itself is stepped from here on, which is slower than the kernel chosen for it"
+            )
+        self.watched = watched
         self._blocks = None
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are; of a sparse one its values, of a sharded one this rank's part."""
         if self._blocks is None:
-            self._blocks = [_block(p, p.grad) for p in self._own if p.grad is not None]
+            self._blocks = [self._block(p, p.grad) for p in self._own if p.grad is not None]
         return self._blocks
+
+    def present(self) -> int:
+        """How many parameters have a gradient."""
+        return len(self.blocks())
 
     def missing(self) -> list[str]:
         """Canonical names of the trainable parameters that have no gradient."""
@@ -66,19 +142,33 @@ class Loose:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def arrangement(self) -> dict[str, Any] | None:
+    def arrangement(self) -> list[Any] | None:
         """None: nothing lies beside anything."""
         return None
 
-    def arrange(self, arrangement: Mapping[str, Any] | None) -> None:
+    def arrange(self, arrangement: Sequence[Any] | None) -> None:
         """There is nothing to arrange."""
 
     def loosen(self) -> None:
         """It is."""
 
+    def _block(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        if gradient.is_sparse:
+            self._twin = None  # no fused kernel takes it
+            parameter.grad = gradient = gradient.coalesce()
+            return gradient.values()
+        return local(gradient)
 
-def _block(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
-    if gradient.is_sparse:
-        parameter.grad = gradient = gradient.coalesce()
-        return gradient.values()
-    return local(gradient)
+
+class _Members:
+    """The parameters of a group, to compare with; one by one that would take as long as a small update."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._all = list(parameters)
+        self._single = [i for i, p in enumerate(parameters) if not is_lazy(p) and p.numel() == 1]
+
+    def are(self, now: Sequence[nn.Parameter]) -> bool:
+        try:  # lists look at identity first, and compare other tensors: most raise at that
+            return now == self._all and all(now[i] is self._all[i] for i in self._single)
+        except Exception:  # whatever torch says of two tensors
+            return False

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import (
     ASGD,
     SGD,
@@ -24,6 +25,7 @@ from torch.optim import (
     Rprop,
 )
 
+from optimscheduler._torch_compat import holders_of
 from optimscheduler.shards import is_sharded
 
 __all__ = ["BUFFERS", "SCALARS", "reason_against", "suited"]
@@ -49,7 +51,6 @@ BUFFERS: Final = weakref.WeakKeyDictionary[torch.UntypedStorage, weakref.WeakSet
 They may be moved out of it again.
 """
 
-_holders = getattr(torch._C, "_storage_Use_Count", None)
 _DEVICES: Final = ("cpu", "cuda")
 
 
@@ -78,7 +79,7 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
     addresses: Counter[int] = Counter()
     storages: Counter[int] = Counter()
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.layout is torch.strided and not is_sharded(tensor):
+        if not is_lazy(tensor) and tensor.layout is torch.strided and not is_sharded(tensor):
             addresses[tensor.data_ptr()] += 1
             storages[tensor.untyped_storage().data_ptr()] += 1
     return [
@@ -87,13 +88,14 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
         if _is_plain(p)
         and addresses[p.data_ptr()] <= 1
         and (p.untyped_storage() in BUFFERS or _fills_its_memory(p))
-        and _tensors_in(p.untyped_storage()) <= max(storages[p.untyped_storage().data_ptr()], 1)
+        and _only_so_many_look_at(p.untyped_storage(), max(storages[p.untyped_storage().data_ptr()], 1))
     ]
 
 
-def _tensors_in(storage: torch.UntypedStorage) -> int:
-    """How many tensors lie there that are not ours; 0 where torch does not say."""
-    return _holders(storage._cdata) - 1 - len(BUFFERS.get(storage, ())) if _holders else 0  # less who asks
+def _only_so_many_look_at(storage: torch.UntypedStorage, count: int) -> bool:
+    """Whether no more tensors lie there than these and ours; no where torch does not say."""
+    holders = holders_of(storage)
+    return holders is not None and holders - 1 - len(BUFFERS.get(storage, ())) <= count  # less who asks
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:

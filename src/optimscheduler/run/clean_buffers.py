@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import norms_of, products_of
 from optimscheduler.parameters import saved_buffers
 
 __all__ = ["CleanBuffers"]
@@ -83,5 +84,5 @@ def _is_written_to(buffer: Tensor) -> bool:
 
 def _finite(tensors: list[Tensor]) -> Tensor:
     """Which of them are, in few calls: what is not finite stays so when it is multiplied by 0."""
-    norms = torch._foreach_norm(torch._foreach_mul(tensors, 0.0))
+    norms = norms_of(products_of(tensors, 0.0), 2.0, None)
     return torch.stack([norm.to(norms[0].device) for norm in norms]) == 0

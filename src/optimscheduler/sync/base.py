@@ -27,12 +27,14 @@ class Met:
         loss: mean of the losses over window and ranks; None where no batch counts.
         blamed: shape (ranks,), true where the loss was not finite; None in a single process.
         alike: parameters lie, and are going to lie, on every rank as they do here.
+        watched: on some rank somebody wants to see the user's optimizer step.
     """
 
     weight: Scalar
     loss: Tensor | None
     blamed: Tensor | None = None
     alike: bool = True
+    watched: bool = False
 
 
 class GradientSync(Protocol):
@@ -98,8 +100,8 @@ class SingleProcess:
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """The window's own."""
-        gradients.outlook()
-        return Met(weight=window.total, loss=window.loss)
+        watched = gradients.outlook().watched
+        return Met(weight=window.total, loss=window.loss, watched=watched)
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`."""

@@ -80,9 +80,9 @@ class Together:
 
     def _meet(self, gradients: Gradients, window: Window) -> Met:
         """Mean weight over the ranks, mean loss, whose loss was not finite, whether parameters lie alike."""
-        loss = window.loss
-        told = self._numbers(window.total, math.nan if loss is None else loss, gradients.outlook())
-        weights, losses, outlooks = self._ranks.gather(told).unbind(1)
+        loss, outlook = window.loss, gradients.outlook()
+        told = (window.total, math.nan if loss is None else loss, outlook.places, outlook.watched)
+        weights, losses, places, watched = self._ranks.gather(self._numbers(*told)).unbind(1)
         counts = weights > 0
         total = torch.where(counts, weights, 0.0).sum()
         mean = torch.where(counts, weights * losses, 0.0).sum() / total
@@ -91,7 +91,8 @@ class Together:
             weight=weight.item() if weight.device.type == "cpu" else weight,
             loss=mean if loss is None else mean.to(loss.dtype),
             blamed=counts & ~losses.isfinite(),
-            alike=gradients.bit_for_bit or bool((outlooks == outlooks[0]).all()),
+            alike=gradients.bit_for_bit or bool((places == places[0]).all()),
+            watched=bool(watched.any()),
         )
 
     def _numbers(self, *numbers: Scalar) -> Tensor:

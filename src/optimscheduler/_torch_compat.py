@@ -1,0 +1,176 @@
+"""Everything that is private to torch, in one place.
+
+Each function has a way to do without the private name. That way is slower, never wrong, and never an error:
+where torch cannot be asked whether something is safe, the answer is that it is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import profiler
+from torch.optim import Optimizer
+from torch.optim import optimizer as _module
+
+__all__ = [
+    "bare_step",
+    "copy_all_",
+    "has_step_hooks",
+    "holders_of",
+    "is_scheduled",
+    "let_take_scale",
+    "multiply_all_",
+    "norms_of",
+    "products_of",
+    "say_stepped",
+    "takes_scale",
+    "unsaved_buffers",
+    "update_scale_",
+]
+
+# ---- memory ----
+
+
+def holders_of(storage: torch.UntypedStorage) -> int | None:
+    """How many tensors and storages hold this memory, the caller's included; None where nobody can say."""
+    try:
+        return int(torch._C._storage_Use_Count(storage._cdata))
+    except AttributeError:
+        return None
+
+
+def unsaved_buffers(module: nn.Module) -> set[str]:
+    """The names of a module's own buffers that are not saved with it."""
+    try:
+        return module._non_persistent_buffers_set
+    except AttributeError:
+        saved = module.state_dict(keep_vars=True)
+        return {name for name, _ in module.named_buffers(recurse=False) if name not in saved}
+
+
+# ---- optimizers ----
+
+
+def has_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether somebody wants to be called before or after `optimizer.step`; True where torch does not say."""
+    try:
+        return bool(
+            optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+            or _module._global_optimizer_pre_hooks
+            or _module._global_optimizer_post_hooks
+        )
+    except AttributeError:
+        return True
+
+
+def is_scheduled(optimizer: Optimizer) -> bool:
+    """Whether a learning-rate scheduler of torch, which counts, and nobody else has wrapped its `step`."""
+    replaced = vars(optimizer).get("step")
+    wraps = getattr(replaced, "_wrapped_by_lr_sched", False)
+    return bool(wraps) and getattr(replaced, "__wrapped__", None) is type(optimizer).step
+
+
+def say_stepped(optimizer: Optimizer) -> None:
+    """Tell torch's learning-rate schedulers that the optimizer has stepped."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # what their wrapper writes
+
+
+def takes_scale(optimizer: Optimizer) -> bool:
+    """Whether `step` divides by `optimizer.grad_scale` and obeys `optimizer.found_inf`."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))  # the mark that GradScaler reads
+
+
+def let_take_scale(optimizer: Optimizer, *, fused: bool) -> None:
+    """Choose the kernel of a torch optimizer whose class has a fused one."""
+    for group in optimizer.param_groups:
+        group["fused"] = fused or None
+    vars(optimizer)["_step_supports_amp_scaling"] = fused
+
+
+def bare_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
+    """The `step` of a torch optimizer without torch's wrappers; None where somebody needs them.
+
+    They serve hooks, profilers, the compiler, and callers who have not disabled gradients; they take a tenth
+    of the whole step of a tiny model.
+    """
+    step = type(optimizer).step
+    needed = (
+        not getattr(step, "hooked", False)  # torch's mark of its wrapper
+        or torch.is_grad_enabled()
+        or "step" in vars(optimizer)
+        or getattr(profiler, "_is_profiler_enabled", True)
+        or has_step_hooks(optimizer)
+        or optimizer.defaults.get("differentiable")
+        or not type(optimizer).__module__.startswith("torch.optim.")
+    )
+    return None if needed else _unwrapped(step)
+
+
+_unwrapped = functools.cache(inspect.unwrap)
+
+
+def update_scale_(
+    scale: Tensor, tracker: Tensor, found: Tensor, growth: float, backoff: float, interval: int
+) -> None:
+    """The rule of `torch.amp.GradScaler`, in place.
+
+    Args:
+        scale: 0-d, float32.
+        tracker: 0-d, int32: finite windows in a row.
+        found: 0-d, float32: more than 0 where a gradient was not finite.
+        growth: factor after `interval` finite windows.
+        backoff: factor after one that was not finite.
+        interval: windows.
+    """
+    try:
+        torch._amp_update_scale_(scale, tracker, found, growth, backoff, interval)
+    except AttributeError:
+        bad = found > 0
+        count = torch.where(bad, 0, tracker + 1)
+        grows = count == interval
+        grown = torch.where((scale * growth).isfinite() & grows, scale * growth, scale)
+        scale.copy_(torch.where(bad, scale * backoff, grown))
+        tracker.copy_(torch.where(grows, 0, count))
+
+
+# ---- many tensors at once ----
+
+
+def multiply_all_(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply each in place by one number."""
+    try:
+        torch._foreach_mul_(list(tensors), factor)
+    except AttributeError:
+        for tensor in tensors:
+            tensor.mul_(factor)
+
+
+def products_of(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
+    """Each times one number."""
+    try:
+        return list(torch._foreach_mul(list(tensors), factor))
+    except AttributeError:
+        return [tensor * factor for tensor in tensors]
+
+
+def copy_all_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target."""
+    try:
+        torch._foreach_copy_(list(targets), list(sources))
+    except AttributeError:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+
+
+def norms_of(tensors: Sequence[Tensor], norm_type: float, dtype: torch.dtype | None) -> list[Tensor]:
+    """The p-norm of each, 0-d."""
+    try:
+        return list(torch._foreach_norm(list(tensors), norm_type, dtype=dtype))
+    except AttributeError:
+        return [torch.linalg.vector_norm(tensor, norm_type, dtype=dtype) for tensor in tensors]

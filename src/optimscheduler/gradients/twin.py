@@ -1,0 +1,51 @@
+"""The optimizer that an update steps in place of the user's: of the same class, over tensors of our choice.
+
+The user's optimizer stays as torch made it: over the model's own parameters, with the settings that were
+asked for. Nothing in it is replaced. Its twin may be fused, or be over packed parameters.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch.optim import Optimizer
+
+from optimscheduler._torch_compat import has_step_hooks, is_scheduled, let_take_scale
+
+__all__ = ["is_watched", "take_settings", "twin_of"]
+
+_ITS_OWN = ("params", "fused", "foreach")  # settings of a group that are not taken over
+
+
+def twin_of(optimizer: Optimizer, *, fused: bool) -> Optimizer:
+    """An optimizer of the same class and settings, over nothing yet and without state.
+
+    Args:
+        optimizer: the user's. The constructor is not called again: it may have checked, made or registered
+            something.
+        fused: let the twin use the fused kernel; False leaves that as the user has it.
+    """
+    twin = object.__new__(type(optimizer))
+    vars(twin).update(vars(optimizer))
+    vars(twin).pop("step", None)  # somebody's wrapper around the user's
+    twin.state = defaultdict(dict)
+    twin.param_groups = [{**group, "params": []} for group in optimizer.param_groups]
+    if fused:
+        let_take_scale(twin, fused=True)
+    return twin
+
+
+def take_settings(twin: Optimizer, optimizer: Optimizer) -> None:
+    """Hand learning rates and all other numbers of the user's groups to the twin."""
+    for ours, theirs in zip(twin.param_groups, optimizer.param_groups, strict=True):
+        kept = {key: ours[key] for key in _ITS_OWN if key in ours}
+        ours.update(theirs)
+        ours.update(kept)
+
+
+def is_watched(optimizer: Optimizer) -> bool:
+    """Whether somebody wants to be told of its steps: by a hook, or by a `step` put in place of the class's.
+
+    A learning-rate scheduler of torch only wants to know that there was one; `say_stepped` tells it.
+    """
+    return has_step_hooks(optimizer) or ("step" in vars(optimizer) and not is_scheduled(optimizer))
