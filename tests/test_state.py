@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from optimscheduler import Noamlr, OptimScheduler
-from optimscheduler.state import differences, plain
+from optimscheduler.plain_config import differences, plain
 from tests.cases import HalvedWhenWorse
 from tests.cases_models import a_model, assert_same, batches, frozen, optim_of, stored, take, train, weights
 

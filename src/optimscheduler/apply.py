@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim import SGD, Optimizer
 
-from optimscheduler._torch_compat import bare_step, multiply_all_, takes_scale
+from optimscheduler._torch_compat import bare_step, multiply_all_, step_fused_adam, takes_scale
 from optimscheduler.gradients import Gradients
 from optimscheduler.scalars import Flag, Scalar, is_not, on_device, seen
 
@@ -101,6 +101,8 @@ class Fused:
         increment_version(gradients.parameters)  # fused kernels do not, and a stale graph must fail loudly
 
     def _step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        if step_fused_adam(self.optimizer, grad_scale, found_inf):
+            return
         self.optimizer.grad_scale = grad_scale  # type: ignore[attr-defined]  # torch's own protocol
         self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         try:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Clock
-from optimscheduler.gradients import Gradients
+from optimscheduler.gradients import Gradients, gradients_for
 from optimscheduler.guard import Guard
 from optimscheduler.ledger import Ledger, StepReport
-from optimscheduler.parameters import OwnedParameters
+from optimscheduler.optimizer import may_be_fused
+from optimscheduler.parameters import OwnedParameters, own_again
 from optimscheduler.scalars import Flag, Scalar
 from optimscheduler.values import Values
 from optimscheduler.window import Window
@@ -27,14 +29,16 @@ __all__ = ["Member"]
 class Member:
     """One of each part that is an OptimScheduler's own.
 
-    `write` takes a real step and an epoch and writes what moves with them; `feedback` is the state of a
-    feedback schedule. Every `check_every` updates, 0 is never, the ranks are compared in
-    `fingerprint`, a number that stands for the configuration, in batch number and weights.
+    `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
+    moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
+    the ranks are compared in `fingerprint`, a number that stands for the configuration, in batch number and
+    weights.
     """
 
     loss: str
     owned: OwnedParameters
     optimizer: Optimizer
+    layout: str
     clock: Clock
     gradients: Gradients
     clip: Clip
@@ -49,6 +53,29 @@ class Member:
     said_missing: bool = False
     said_none: bool = False
     updates: int = 0
+    fewest: float = math.inf  # parameters with a gradient, of all windows
+    said_strangers: set[str] = field(default_factory=set)
+
+    def follow(self, model: nn.Module) -> bool:
+        """Where parameters were replaced in the groups of the user's optimizer, own what is there now.
+
+        Args:
+            model: that has the parameters.
+
+        Returns:
+            Whether it was so.
+
+        Raises:
+            ParameterError: what is there is not the model's.
+        """
+        if self.gradients.is_current():
+            return False
+        self.owned = own_again(self.owned, model, self.optimizer)
+        self.gradients.release()
+        groups = [group.parameters for group in self.owned.groups]
+        fused = may_be_fused(self.optimizer)
+        self.gradients = gradients_for(groups, self.optimizer, model, self.layout, fused=fused)
+        return True
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""
@@ -60,10 +87,32 @@ class Member:
         missing = [] if self.said_missing else self.gradients.missing()
         self.said_missing = True
         if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            named = ", ".join(missing[:5]) + more
             logger.warning(
-                "loss %r gives no gradient to %d of its parameters: %s", self.loss, len(missing), named
+                "loss %r gives no gradient to %d of its parameters: %s",
+                self.loss,
+                len(missing),
+                _listed(missing),
+            )
+
+    def say_strangers(self, model: nn.Module, logger: logging.Logger) -> None:
+        """Say which parameters of the model are in no optimizer because they came later.
+
+        A look at all of them takes time. So it is taken when fewer than ever have a gradient, as after a
+        module was replaced, and after 1, 2, 4, 8, ... updates.
+        """
+        present = self.gradients.present()
+        if present >= self.fewest and self.updates & (self.updates - 1):
+            return
+        self.fewest = min(self.fewest, present)
+        strangers = [name for name in self.owned.strangers(model) if name not in self.said_strangers]
+        self.said_strangers.update(strangers)
+        if strangers:
+            logger.warning(
+                "the model has %d parameters that were not there when this OptimScheduler was built, so they "
+                "do not train: %s. Put them into optim.optimizer.param_groups, in the place of those that "
+                "they replace, or build a new OptimScheduler",
+                len(strangers),
+                _listed(strangers),
             )
 
     def say_none(self, logger: logging.Logger) -> None:
@@ -100,3 +149,7 @@ class Member:
             grad_norm=grad_norm,
             loss=self.window.loss if loss is None else loss,
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -31,6 +31,7 @@ from optimscheduler.optimizer import (
     peak_lr,
 )
 from optimscheduler.parameters import OwnedParameters, own
+from optimscheduler.plain_config import config_differences, fingerprint, plain
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
@@ -39,11 +40,8 @@ from optimscheduler.state import (
     check_fits,
     check_torch_state,
     check_whole,
-    config_differences,
-    fingerprint,
     load_state,
     load_torch_state,
-    plain,
     state_of,
 )
 from optimscheduler.step import BatchStep, Timer, untimed
@@ -158,22 +156,23 @@ class OptimScheduler:
         optimizer_class = find_optimizer(optim_type)
         base_lr = peak_lr(optimizer_class, optim_conf)
         rules = read_rules(param_groups, group_keys(optimizer_class))
-        self.owned: OwnedParameters = own(model, self.updated_modules, excluded, rules, base_lr)
-        self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
+        owned = own(model, self.updated_modules, excluded, rules, base_lr)
+        self.optimizer = build_optimizer(optimizer_class, optim_conf, owned)
         # base values, parts
         self.schedule = self._read_schedule(schedule)
         of_all_groups = _read_all("schedules", schedules)
         self._run: Run | None = None
         self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
-        self.precision: Precision = precision_for(use_amp, next(iter(self.owned.by_name.values())).device)
+        self.precision: Precision = precision_for(use_amp, next(iter(owned.by_name.values())).device)
         loss = "loss" if optim_loss is None else optim_loss
         self.member = Member(
             loss=loss,
-            owned=self.owned,
+            owned=owned,
+            layout=layout,
             optimizer=self.optimizer,
             clock=Clock(Cadence(accum_grad=accum_grad, step_per_update=step_per_update)),
             gradients=gradients_for(
-                [g.parameters for g in self.owned.groups],
+                [g.parameters for g in owned.groups],
                 self.optimizer,
                 model,
                 layout,
@@ -189,7 +188,7 @@ class OptimScheduler:
                 driven_by(
                     self.optimizer,
                     of_all_groups,
-                    [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
+                    [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in owned.groups],
                 ),
             ),
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
@@ -370,6 +369,11 @@ class OptimScheduler:
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
+    def owned(self) -> OwnedParameters:
+        """The parameters that it optimises."""
+        return self.member.owned
+
+    @property
     def use_amp(self) -> bool | str:
         """The precision asked for."""
         use_amp: bool | str = self._config["use_amp"]
@@ -446,7 +450,8 @@ class OptimScheduler:
         Args:
             state: from `state_dict`, or `{"optimizer", "scaler"}`, or `torch.optim.Optimizer.state_dict()`.
             on_mismatch: which configuration wins where they differ: neither (`"error"`), this object's
-                (`"config"`), or the checkpoint's (`"checkpoint"`; the object is built anew from it).
+                (`"config"`; of another model's state it takes what fits), or the checkpoint's
+                (`"checkpoint"`; the object is built anew from it).
 
         Raises:
             CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
@@ -501,7 +506,9 @@ class OptimScheduler:
                 raise CheckpointError(
                     f"the checkpoint's configuration cannot be built here: {error}"
                 ) from error
-        check_fits(described.member, described._config, state)
+        in_part = on_mismatch == "config"
+        for line in check_fits(described.member, described._config, state, in_part=in_part):
+            _log.warning("%s; its optimizer state starts anew, or is dropped", line)
         return changed
 
     def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:

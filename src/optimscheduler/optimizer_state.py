@@ -5,13 +5,15 @@ Two formats come in, one goes out: this package's, by name, and a plain `torch.o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.first_step import state_after_first_step
 from optimscheduler.gradients.suited import SCALARS
 from optimscheduler.parameters import OwnedParameters, canonical
 
@@ -23,16 +25,33 @@ State = dict[str, Any]  # Any: a state dict is a tree of plain values and tensor
 def optimizer_by_name(optimizer: Optimizer, names: Sequence[str]) -> State:
     """The state of a torch optimizer, with names for indices.
 
+    It has entries for every trainable parameter, also for those that were never updated: a loader that fills
+    what it is given, as `torch.distributed.checkpoint` does, needs them. `present` says which ones count.
+
     Args:
         optimizer: whose parameters, through all groups, are `names` in that order.
         names: canonical parameter names.
 
     Returns:
-        `{"state": {name: {...}}, "groups": [{..., "params": [names]}]}`; tensors are references.
+        `{"state": {name: {...}}, "present": [names], "groups": [{..., "params": [names]}]}`; tensors are
+        references.
     """
     raw = optimizer.state_dict()
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in raw["param_groups"]]
-    return {"state": {names[i]: dict(state) for i, state in raw["state"].items()}, "groups": groups}
+    state = {names[i]: dict(state) for i, state in raw["state"].items() if state}
+    present = [name for name in names if name in state]
+    return {"state": state | _to_come(optimizer, names, present), "present": present, "groups": groups}
+
+
+def _to_come(optimizer: Optimizer, names: Sequence[str], there: Collection[str]) -> State:
+    """What the first update of the other trainable parameters will make."""
+    places = [(group, p) for group in optimizer.param_groups for p in group["params"]]
+    made = {
+        name: state_after_first_step(optimizer, group, parameter)
+        for name, (group, parameter) in zip(names, places, strict=True)
+        if name not in there and parameter.requires_grad and not is_lazy(parameter)
+    }
+    return {name: state for name, state in made.items() if state}
 
 
 def load_optimizer(
@@ -48,7 +67,8 @@ def load_optimizer(
     """
     raw = optimizer.state_dict()
     index = {name: i for i, name in enumerate(names)}
-    raw["state"] = {index[name]: _copied(state) for name, state in saved["state"].items() if name in index}
+    present = [name for name in saved.get("present", saved["state"]) if name in index]
+    raw["state"] = {index[name]: _copied(saved["state"][name]) for name in present}
     saved_group = {name: group for group in saved["groups"] for name in group["params"]}
     for group in raw["param_groups"] if settings else ():
         theirs = saved_group.get(names[group["params"][0]], {})

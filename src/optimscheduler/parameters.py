@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import unsaved_buffers
 from optimscheduler.errors import ParameterError, nearest
 from optimscheduler.group_rules import GroupRule, pattern
 
-__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "saved_buffers", "select"]
+__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "own_again", "saved_buffers", "select"]
 
 _WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
@@ -59,16 +60,28 @@ class OwnedParameters:
         selection: canonical names, in the order in which they were selected.
         groups: the groups, in the optimizer's order; the one without a rule first.
         whole_model: whether the model has no other parameter.
+        others: canonical names of the model's other parameters.
     """
 
     selection: tuple[str, ...]
     groups: tuple[ParameterGroup, ...]
     whole_model: bool
+    others: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, nn.Parameter]:
         """Canonical name -> parameter, in the optimizer's order."""
         return {name: p for group in self.groups for name, p in group.parameters.items()}
+
+    def strangers(self, model: nn.Module) -> list[str]:
+        """Canonical names of trainable parameters that the model did not have when these were selected."""
+        ours = set(map(id, self.by_name.values()))
+        names, parameters = _all_names(model)
+        return [
+            aliases[0]
+            for key, aliases in names.items()
+            if key not in ours and parameters[key].requires_grad and self.others.isdisjoint(aliases)
+        ]
 
 
 def select(
@@ -169,7 +182,50 @@ def own(
     if rest:
         groups.insert(0, ParameterGroup(label="rest" if rules else "all", parameters=rest, settings={}))
     whole_model = {id(p) for p in selected.values()} == {id(p) for p in model.parameters()}
-    return OwnedParameters(selection=tuple(selected), groups=tuple(groups), whole_model=whole_model)
+    others = frozenset(
+        name for aliases in _all_names(model)[0].values() for name in aliases if name not in selected
+    )
+    return OwnedParameters(
+        selection=tuple(selected), groups=tuple(groups), whole_model=whole_model, others=others
+    )
+
+
+def own_again(owned: OwnedParameters, model: nn.Module, optimizer: Optimizer) -> OwnedParameters:
+    """The parameters that an optimizer has now, somebody having replaced some in its groups.
+
+    Args:
+        owned: those that it had, in as many groups.
+        model: the model, wrapped or not.
+        optimizer: the optimizer.
+
+    Raises:
+        ParameterError: a parameter is not the model's, or there are other groups.
+    """
+    now = optimizer.param_groups
+    if len(now) != len(owned.groups):
+        raise ParameterError(
+            f"the optimizer has {len(now)} parameter groups and was built with {len(owned.groups)}: "
+            "parameters that are added later have no owner. Freeze them instead, and unfreeze them "
+            "later, or build a new OptimScheduler"
+        )
+    names, _ = _all_names(model)
+    groups = []
+    for i, (group, held) in enumerate(zip(owned.groups, now, strict=True)):
+        for p in held["params"]:
+            if id(p) not in names:
+                raise ParameterError(
+                    f"optim.optimizer.param_groups[{i}] has a parameter of shape {tuple(p.shape)} that is "
+                    "not the model's; replace it in the model too (model.x = parameter), or take it out"
+                )
+        groups.append(replace(group, parameters={names[id(p)][0]: p for p in held["params"]}))
+    selection = tuple(name for group in groups for name in group.parameters)
+    ours = {id(p) for group in groups for p in group.parameters.values()}
+    return OwnedParameters(
+        selection=selection,
+        groups=tuple(groups),
+        whole_model=ours == {id(p) for p in model.parameters()},
+        others=owned.others,
+    )
 
 
 def _groups_of(

@@ -35,4 +35,6 @@ def copies(tensor: Tensor, ranks: int) -> int:
         return ranks
     sharded = cast(Any, tensor)
     mesh = sharded.device_mesh.shape
-    return math.prod(n for n, place in zip(mesh, sharded.placements, strict=True) if place.is_replicate())
+    parts = [n for n, place in zip(mesh, sharded.placements, strict=True) if not place.is_replicate()]
+    spread: int = math.prod(parts)
+    return ranks // spread  # the ranks beside its mesh count too: each holds what some rank here holds

@@ -12,11 +12,11 @@ window      the open window, with its gradients by name
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.member import Member
@@ -27,18 +27,13 @@ __all__ = [
     "check_fits",
     "check_torch_state",
     "check_whole",
-    "config_differences",
-    "differences",
-    "fingerprint",
     "load_state",
     "load_torch_state",
-    "plain",
     "state_of",
 ]
 
 VERSION: Final = 1
 _KEYS = ("config", "parameters", "optimizer", "scaler", "clock", "ledger", "guard", "feedback", "window")
-_SPEED = ("foreach", "fused", "capturable", "differentiable")  # settings that change no result
 
 State = dict[str, Any]  # Any: a tree of plain values and tensors
 
@@ -58,7 +53,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
     return {
         "version": VERSION,
         "config": dict(config),
-        "parameters": {name: list(p.shape) for name, p in m.owned.by_name.items()},
+        "parameters": {name: _shape(parameter) for name, parameter in m.owned.by_name.items()},
         "optimizer": optimizer_by_name(m.optimizer, list(m.owned.by_name)),
         "scaler": None if scaler is None else scaler.state_dict(),
         "clock": m.clock.state_dict(),
@@ -82,19 +77,40 @@ def check_whole(state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"this state is damaged: it has no {', '.join(missing)}")
 
 
-def check_fits(m: Member, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+def check_fits(
+    m: Member, config: Mapping[str, Any], state: Mapping[str, Any], *, in_part: bool = False
+) -> list[str]:
     """Check that a saved state belongs to these parameters and this optimizer.
 
+    Args:
+        m: the member.
+        config: its configuration.
+        state: the saved state.
+        in_part: take what fits, where parameters differ.
+
+    Returns:
+        A line for every parameter that the state is not taken for, or not taken of.
+
     Raises:
-        CheckpointError: it does not; every difference is listed.
+        CheckpointError: it does not fit; every difference is listed. Or a loader has left a part of it out.
     """
-    wrong = list(_parameter_differences(state["parameters"], m.owned.by_name))
-    if state["config"]["optim_type"] != config["optim_type"]:
-        wrong.append(
-            f"optim_type: {state['config']['optim_type']} in the checkpoint, {config['optim_type']} here"
+    saved = state["optimizer"]
+    if lost := [name for name in saved.get("present", ()) if name not in saved["state"]]:
+        raise CheckpointError(
+            f"the optimizer state of {len(lost)} parameters was not loaded ({', '.join(lost[:5])}). "
+            "torch.distributed.checkpoint loads only what the object names that it loads into: are they "
+            "frozen here, and were not there? Unfreeze them for the load"
         )
-    if wrong:
-        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong))
+    missing, gone = parameter_differences(state["parameters"], m.owned.by_name)
+    kept = saved.get("present", saved["state"])
+    wrong = missing + [line for name, line in gone.items() if name in kept or not kept]
+    other = [
+        f"optim_type: {state['config']['optim_type']} in the checkpoint, {config['optim_type']} here"
+    ] * (state["config"]["optim_type"] != config["optim_type"])
+    if other or (wrong and not in_part):
+        hint = "" if other else "\non_mismatch='config' takes what fits"
+        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong + other) + hint)
+    return wrong
 
 
 def load_state(
@@ -115,14 +131,18 @@ def _load_parts(
     m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
 ) -> None:
     scaler = precision.scaler(m.loss)
-    load_optimizer(m.optimizer, list(m.owned.by_name), state["optimizer"], settings=settings)
+    owned, shapes = m.owned.by_name, state["parameters"]
+    fitting = {name for name in owned if name in shapes and shapes[name] in (None, _shape(owned[name]))}
+    saved = state["optimizer"]
+    present = [name for name in saved.get("present", saved["state"]) if name in fitting]
+    load_optimizer(m.optimizer, list(owned), {**saved, "present": present}, settings=settings)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     m.clock.load_state_dict(state["clock"])
     m.ledger.load_state_dict(state["ledger"])
     m.guard.load_state_dict(state["guard"])
     m.window.load_state_dict(state["window"], m.gradients.parameters[0].device)
-    m.gradients.restore(state["window"]["gradients"])
+    m.gradients.restore({name: g for name, g in state["window"]["gradients"].items() if name in fitting})
     m.gradients.arrange(state.get("layout"))
     _rescale(m, precision, state["window"]["scale"])
     if settings and sum(state["ledger"].values()):
@@ -167,70 +187,26 @@ def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, An
         scaler.load_state_dict(state["scaler"])
 
 
-def config_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for every setting that differs; settings that change speed alone do not count."""
-    return list(differences(_without_speed(saved), _without_speed(now)))
+def _shape(parameter: nn.Parameter) -> list[int] | None:
+    return None if is_lazy(parameter) else list(parameter.shape)
 
 
-def fingerprint(config: Mapping[str, Any]) -> int:
-    """A number that stands for a configuration, exact as a float; the same in every process."""
-    return int.from_bytes(hashlib.blake2b(repr(config).encode(), digest_size=6).digest())
-
-
-def _without_speed(config: Mapping[str, Any]) -> State:
-    return {**config, "optim_conf": {k: v for k, v in config["optim_conf"].items() if k not in _SPEED}}
-
-
-def plain(value: object) -> Any:  # Any: a tree of plain values
-    """The value as YAML would hold it: tuples become lists, mappings dicts, everything unknown its repr."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return value.item()
-    if hasattr(value, "__qualname__"):  # a function or class: its repr holds an address
-        return f"{value.__module__}.{value.__qualname__}"
-    return repr(value)
-
-
-def differences(saved: object, now: object, place: str = "") -> Iterator[str]:
-    """A line for every place where two trees of plain values differ.
-
-    >>> list(differences({"lr": 1, "betas": [0.9, 0.99]}, {"lr": 2, "betas": [0.9, 0.99]}))
-    ['lr: 1 in the checkpoint, 2 in the configuration']
-    """
-    if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        for key in [*saved, *(k for k in now if k not in saved)]:
-            inner = f"{place}.{key}" if place else str(key)
-            yield from differences(saved.get(key, _MISSING), now.get(key, _MISSING), inner)
-    elif saved != now and not (saved != saved and now != now):  # NaN is the same as NaN here
-        yield f"{place}: {saved!r} in the checkpoint, {now!r} in the configuration"
-
-
-class _Missing:
-    def __repr__(self) -> str:
-        return "missing"
-
-
-_MISSING = _Missing()
-
-
-def _parameter_differences(
-    saved: Mapping[str, Sequence[int]], now: Mapping[str, nn.Parameter]
-) -> Iterator[str]:
-    """A line for every parameter that is missing, extra or of another shape.
+def parameter_differences(
+    saved: Mapping[str, Sequence[int] | None], now: Mapping[str, nn.Parameter]
+) -> tuple[list[str], dict[str, str]]:
+    """Where the parameters of a saved state and those of now differ.
 
     Args:
-        saved: canonical name -> shape in the checkpoint.
+        saved: canonical name -> shape in the checkpoint; None of a lazy one.
         now: canonical name -> parameter.
+
+    Returns:
+        A line for every parameter that is missing in the checkpoint or has another shape there; and for those
+        that are in the checkpoint alone, name -> line.
     """
-    for name in [n for n in now if n not in saved]:
-        yield f"{name} is not in the checkpoint"
-    for name, shape in saved.items():
-        if name not in now:
-            yield f"{name} is in the checkpoint alone"
-        elif list(shape) != list(now[name].shape):
-            yield f"{name} has shape {tuple(shape)} in the checkpoint, {tuple(now[name].shape)} here"
+    lines = [f"{name} is not in the checkpoint" for name in now if name not in saved]
+    for name in (name for name in saved if name in now):
+        there, here = saved[name], _shape(now[name])
+        if there is not None and here is not None and list(there) != here:
+            lines.append(f"{name} has shape {tuple(there)} in the checkpoint, {tuple(here)} here")
+    return lines, {name: f"{name} is in the checkpoint alone" for name in saved if name not in now}

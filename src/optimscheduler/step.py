@@ -18,7 +18,7 @@ BatchStep.step(losses)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -81,6 +81,7 @@ class BatchStep:
         self.precision = precision
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
+        self._model = model
         self._parameters = list(model.parameters())  # of a sharded model: those that stay
         self._isolations: dict[tuple[str, ...], Isolation] = {}
 
@@ -119,6 +120,7 @@ class BatchStep:
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
         beats = self._take(step_num, self.members if only is None else only)
+        self._follow(beats)
         self._backward(beats, losses, weight, timer)
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
@@ -135,7 +137,16 @@ class BatchStep:
         self._opened = None
         for member in self.members.values():
             member.clock.flush()
-        return self._close([name for name, member in self.members.items() if member.window], timer, logger)
+        pending = [name for name, member in self.members.items() if member.window]
+        self._follow(pending)
+        return self._close(pending, timer, logger)
+
+    def _follow(self, names: Iterable[str]) -> None:
+        """Others may have replaced parameters in the model and in the optimizers of these members."""
+        followed = [self.members[name].follow(self._model) for name in names]
+        if any(followed):
+            self._parameters = list(self._model.parameters())
+            self._isolations.clear()
 
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
@@ -247,6 +258,7 @@ class BatchStep:
             return m.report(completes=True)
         m.gradients.settle(alike=met.alike, watched=met.watched)
         m.say_missing(logger)
+        m.say_strangers(self._model, logger)
         if not m.gradients.blocks():
             m.say_none(logger)
             return m.report(met.loss, completes=True)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+]
 
 OPTIMIZERS = {"AdamW": {}, "SGD": {"momentum": 0.9}, "Adagrad": {}}
 

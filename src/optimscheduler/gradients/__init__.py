@@ -90,6 +90,9 @@ class Gradients(Protocol):
     def arrange(self, arrangement: Sequence[Any] | None) -> None:
         """Lay parameters as they lay in a saved run, as far as they can."""
 
+    def release(self) -> None:
+        """Give the user's optimizer all state, for good: somebody else takes over."""
+
     def loosen(self) -> None:
         """Give every parameter optimizer state of its own, until the next update."""
 

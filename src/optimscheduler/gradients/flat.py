@@ -228,6 +228,11 @@ class Flat(Loose):
         for buffer in buffers:
             buffer.dissolve()
 
+    def release(self) -> None:
+        """Give the user's optimizer all state, for good: somebody else takes over."""
+        self.loosen()
+        self._user.state = defaultdict(dict, self._user.state)
+
     def _give_up(self, reason: str) -> None:
         self.loosen()
         self._small, self._waiting, self._ready = set(), [], []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -20,8 +19,7 @@ __all__ = ["Loose", "Outlook"]
 _log = logging.getLogger("optimscheduler")
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What the ranks compare before an update.
 
     Attributes:
@@ -92,7 +90,7 @@ class Loose:
 
     def after_step(self) -> None:
         """The twin has stepped, if there is one."""
-        if self.stepped is not self._user and is_scheduled(self._user):
+        if is_scheduled(self._user) and self.stepped is not self._user:
             say_stepped(self._user)
 
     # ---- around an update ----
@@ -148,6 +146,9 @@ class Loose:
 
     def arrange(self, arrangement: Sequence[Any] | None) -> None:
         """There is nothing to arrange."""
+
+    def release(self) -> None:
+        """It has all state."""
 
     def loosen(self) -> None:
         """It is."""

@@ -149,14 +149,14 @@ class PackedState:
         dict.clear(self._shown)
         for parameter in self._mine():
             held, state = before.pop(parameter, None), states.get(parameter)
-            if held is not None and held is not state:
+            if held is not None and state is not None and held is not state:
                 held.clear()
-                held.update(state or {})
-                state = held
+                held.update(state)
                 if parameter in self.inner.state:
                     self.inner.state[parameter] = held
-            if state is not None:
-                dict.__setitem__(self._shown, parameter, state)
+            shown = state if held is None else held
+            if shown is not None:
+                dict.__setitem__(self._shown, parameter, shown)
         dict.update(self._shown, {**self._others, **before})
         self._count = len(self.inner.state)
         self._entries = self._packed_entries()
@@ -202,13 +202,16 @@ class PackedState:
             return True
         if not self._shown.is_open:
             return False
-        entries = self._packed_entries()
-        if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
-            return True
-        if any(dict.get(self._shown, p) is not self.inner.state.get(p) for p in self._own):
+        if self._is_replaced():
             return True
         self._close_if_unheld()
         return False
+
+    def _is_replaced(self) -> bool:
+        entries = self._packed_entries()
+        if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
+            return True
+        return any(dict.get(self._shown, p) is not self.inner.state.get(p) for p in self._own)
 
     def _is_counted(self) -> bool:
         return any(r.values._version != r.version for rows in self._rows.values() for r in rows.values())

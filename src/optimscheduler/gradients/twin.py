@@ -14,8 +14,6 @@ from optimscheduler._torch_compat import has_step_hooks, is_scheduled, let_take_
 
 __all__ = ["is_watched", "take_settings", "twin_of"]
 
-_ITS_OWN = ("params", "fused", "foreach")  # settings of a group that are not taken over
-
 
 def twin_of(optimizer: Optimizer, *, fused: bool) -> Optimizer:
     """An optimizer of the same class and settings, over nothing yet and without state.
@@ -36,11 +34,11 @@ def twin_of(optimizer: Optimizer, *, fused: bool) -> Optimizer:
 
 
 def take_settings(twin: Optimizer, optimizer: Optimizer) -> None:
-    """Hand learning rates and all other numbers of the user's groups to the twin."""
+    """Hand learning rates and all other numbers of the user's groups to the twin; the kernel is its own."""
     for ours, theirs in zip(twin.param_groups, optimizer.param_groups, strict=True):
-        kept = {key: ours[key] for key in _ITS_OWN if key in ours}
+        kept = ours["params"], ours.get("fused"), ours.get("foreach")
         ours.update(theirs)
-        ours.update(kept)
+        ours["params"], ours["fused"], ours["foreach"] = kept
 
 
 def is_watched(optimizer: Optimizer) -> bool:

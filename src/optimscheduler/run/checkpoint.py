@@ -24,6 +24,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.plain_config import fingerprint
 from optimscheduler.run.background import Background
 from optimscheduler.run.checkpoint_files import (
     PLAIN,
@@ -52,7 +53,6 @@ from optimscheduler.run.tensors import (
     write_tensors,
 )
 from optimscheduler.run.world import ALONE, World
-from optimscheduler.state import fingerprint
 
 __all__ = ["Checkpoints"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.plain_config import differences
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import sync
 from optimscheduler.run.config import RunConfig, without_free
 from optimscheduler.run.yaml_file import write_text
-from optimscheduler.state import differences
 
 __all__ = [
     "CONFIG",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.optim_scheduler import OptimScheduler
-from optimscheduler.state import differences
+from optimscheduler.plain_config import differences
 
 __all__ = ["check_model", "for_ranks"]
 
