@@ -39,6 +39,8 @@ def take_settings(twin: Optimizer, optimizer: Optimizer) -> None:
         kept = ours["params"], ours.get("fused"), ours.get("foreach")
         ours.update(theirs)
         ours["params"], ours["fused"], ours["foreach"] = kept
+        if ours.get("dampening"):
+            ours["fused"] = None  # fused SGD dampens the first gradient of a parameter, and fails at a late one
 
 
 def is_watched(optimizer: Optimizer) -> bool:
