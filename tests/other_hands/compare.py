@@ -45,7 +45,7 @@ def far(one: Any, other: Any, close: float, place: str) -> Iterator[str]:  # Any
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         yield from _far_tensors(one.detach(), other.detach(), close, place)
     elif isinstance(one, Mapping) and isinstance(other, Mapping):
-        one, other = ({k: v for k, v in tree.items() if v != {}} for tree in (one, other))
+        one, other = ({k: v for k, v in tree.items() if not _is_empty(v)} for tree in (one, other))
         if set(one) != set(other):
             yield f"{place}: {sorted(map(str, one))}, not {sorted(map(str, other))}"
         for key in set(one) & set(other):
@@ -60,6 +60,10 @@ def far(one: Any, other: Any, close: float, place: str) -> Iterator[str]:  # Any
             yield f"{place}: {one!r}, not {other!r}"
     elif type(one) is not type(other) or one != other:
         yield f"{place}: {_short(one)}, not {_short(other)}"
+
+
+def _is_empty(tree: object) -> bool:
+    return isinstance(tree, Mapping) and all(map(_is_empty, tree.values()))
 
 
 def _short(value: object) -> str:

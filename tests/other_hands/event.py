@@ -20,7 +20,7 @@ class Event:
     Attributes:
         do: to a side; it is the plain side's turn first.
         fits: whether it has a meaning for torch in a training.
-        refusals: what the library may answer, now or in a later step, instead of doing as torch does.
+        refusals: what the library may answer instead of doing as torch does; the side is not used again.
     """
 
     do: Callable[[Side, Random], None]

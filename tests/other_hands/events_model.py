@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimscheduler import OptimSchedulerError
+from optimscheduler import ConfigError, ParameterError
 from tests.other_hands.event import Event, table
-from tests.other_hands.sides import Side, parameters_of
+from tests.other_hands.sides import Side, batch_of, parameters_of
 
 __all__ = ["EVENTS"]
 
@@ -32,9 +32,10 @@ def unfreeze_all(side: Side, rng: Random) -> None:
 
 
 def replace_a_parameter(side: Side, rng: Random) -> None:
-    """As in pruning by hand: another of the same shape, which takes the state over."""
+    """Another of the same shape takes the state over."""
     optimizer, p = side.any_parameter(rng)
     _put(side, optimizer, p, nn.Parameter(p.detach() * 0.9), dict(optimizer.state.pop(p, {})))
+    _next_step(side, rng)
 
 
 def grow_the_points(side: Side, rng: Random) -> None:
@@ -43,6 +44,7 @@ def grow_the_points(side: Side, rng: Random) -> None:
     state = optimizer.state.pop(p, {})
     grown = {k: torch.cat([v, 0 * v[:1]]) if _is_by_row(v, p) else v for k, v in state.items()}
     _put(side, optimizer, p, nn.Parameter(torch.cat([p.detach(), 0.5 * p.detach()[:1]])), grown)
+    _next_step(side, rng)
 
 
 def prune_the_points(side: Side, rng: Random) -> None:
@@ -52,6 +54,7 @@ def prune_the_points(side: Side, rng: Random) -> None:
         state = optimizer.state.pop(p, {})
         left = {k: v[1:] if _is_by_row(v, p) else v for k, v in state.items()}
         _put(side, optimizer, p, nn.Parameter(p.detach()[1:]), left)
+    _next_step(side, rng)
 
 
 def scale_the_weights(side: Side, rng: Random) -> None:
@@ -97,6 +100,11 @@ def hold_the_models_state_dict(side: Side, rng: Random) -> None:
     side.shown.append(side.model.state_dict())
 
 
+def _next_step(side: Side, rng: Random) -> None:
+    """If the library does not take the new one in, this says so."""
+    side.batch(*batch_of(rng, side.training.dtype), last=True)
+
+
 def _points(side: Side) -> tuple[Optimizer, nn.Parameter]:
     points = side.model.points
     return next((o, p) for o in side.optimizers for p in parameters_of(o) if p is points)
@@ -117,7 +125,7 @@ def _put(side: Side, optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter,
     side.kept.clear()
 
 
-_REPLACED = (OptimSchedulerError,)  # it says what to type
+_REPLACED = (ParameterError, ConfigError)  # it says what to type
 
 EVENTS = table(
     freeze_a_parameter,

@@ -21,7 +21,6 @@ from random import Random
 
 import torch
 
-from optimscheduler import OptimSchedulerError
 from tests.other_hands.compare import apart, apart_at_the_end
 from tests.other_hands.events import EVENTS, draw_events
 from tests.other_hands.ours import Ours
@@ -84,14 +83,12 @@ def unfused(training: Training) -> Training:
 def train(training: Training, events: Sequence[str]) -> Outcome:
     """Both sides through the events; weights are compared after each of them."""
     plain, ours = Plain(training), Ours(training)
-    may_refuse: tuple[type[OptimSchedulerError], ...] = ()
     for i, name in enumerate(events):
         event, told = EVENTS[name], list(events[: i + 1])
-        may_refuse += event.refusals
         event.do(plain, Random(f"{training.seed} {i}"))
         try:
             event.do(ours, Random(f"{training.seed} {i}"))
-        except may_refuse:
+        except event.refusals:
             return Outcome(training=training, events=told, wrong=[], refused=True)
         except Exception:
             return Outcome(training=training, events=told, wrong=traceback.format_exc().splitlines()[-6:])
