@@ -32,8 +32,9 @@ def batch(number: int) -> Tensor:
 def steps(optim: OptimScheduler, numbers: Iterable[int]) -> None:
     """Ordinary ones of the library."""
     for number in numbers:
+        x = batch(number).to(next(optim.model.parameters()).dtype)
         with optim.forward():
-            loss = optim.model(batch(number)).square().mean()
+            loss = optim.model(x).square().mean()
         optim.step({"loss": loss})
 
 

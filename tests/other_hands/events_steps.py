@@ -79,6 +79,18 @@ def a_step_of_a_grad_scaler(side: Side, rng: Random) -> None:
     scaler.update()
 
 
+def a_step_that_a_grad_scaler_refuses(side: Side, rng: Random) -> None:
+    i, optimizer = side.any_optimizer(rng)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    optimizer.zero_grad()
+    scaled: Tensor = scaler.scale(side.loss(i, rng) * math.inf)
+    scaled.backward()
+    scaler.step(optimizer)
+    scaler.update()
+    side.tell("the scale", scaler.get_scale())
+    side.model.zero_grad()
+
+
 EVENTS = table(
     a_batch,
     the_last_batch_of_a_window,
@@ -89,4 +101,5 @@ EVENTS = table(
     a_plain_step_with_a_closure,
     a_plain_step_that_clips,
     a_step_of_a_grad_scaler,
+    a_step_that_a_grad_scaler_refuses,
 )
