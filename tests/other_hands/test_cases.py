@@ -207,6 +207,16 @@ def test_R44_an_entry_replaced_through_a_dict_that_was_held(layout: str) -> None
     assert apart(model, other) < CLOSE
 
 
+def test_R33_what_torchs_schedulers_keep_in_the_groups_is_in_the_librarys_own_state(layout: str) -> None:
+    """Without `initial_lr`, `last_epoch=` of a resumed run is a KeyError."""
+    model, optim = trained(layout)
+    StepLR(optim.optimizer, 4, 0.5)
+    _, resumed = anew(model, layout)
+    resumed.load_state_dict(stored(optim.state_dict()))
+    assert resumed.optimizer.param_groups[0].get("initial_lr") == 0.01
+    StepLR(resumed.optimizer, 4, 0.5, last_epoch=3)
+
+
 # ---- hooks ----
 
 
