@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults import configs, damage, elastic, endurance, gradients, kills, memory
+from tests.faults import configs, damage, elastic, endurance, gradients, hands, kills, memory
 from tests.faults.row import Row
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -34,6 +34,7 @@ DRILLS: dict[str, tuple[Callable[[int, Path], Row], int]] = {
     "sigterm": (elastic.sigterm, 5),
     "endurance": (endurance.drill, 100_000),
     "memory": (memory.drill, 3),
+    "hands": (hands.drill, 10_000),
 }
 """Name -> what to call, and how often it breaks something."""
 
