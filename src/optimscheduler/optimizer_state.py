@@ -6,7 +6,7 @@ Two formats come in, one goes out: this package's, by name, and a plain `torch.o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -18,6 +18,8 @@ from optimscheduler.gradients.suited import SCALARS
 from optimscheduler.parameters import OwnedParameters, canonical
 
 __all__ = ["load_optimizer", "named_from_torch", "optimizer_by_name"]
+
+_IMPLEMENTATION: Final = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
 
 State = dict[str, Any]  # Any: a state dict is a tree of plain values and tensors
 
@@ -63,19 +65,18 @@ def load_optimizer(
         optimizer: whose parameters, through all groups, are `names` in that order.
         names: canonical parameter names.
         saved: from `optimizer_by_name`.
-        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters.
+        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters. What
+            others have put into groups, as torch's schedulers do, is taken in any case.
     """
     raw = optimizer.state_dict()
     index = {name: i for i, name in enumerate(names)}
     present = [name for name in saved.get("present", saved["state"]) if name in index]
     raw["state"] = {index[name]: _copied(saved["state"][name]) for name in present}
     saved_group = {name: group for group in saved["groups"] for name in group["params"]}
-    for group in raw["param_groups"] if settings else ():
+    for group in raw["param_groups"]:
         theirs = saved_group.get(names[group["params"][0]], {})
-        implementation = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
-        group.update(
-            {key: value for key, value in theirs.items() if key in group and key not in implementation}
-        )
+        added = {key: value for key, value in theirs.items() if settings or key not in group}
+        group.update({key: value for key, value in added.items() if key not in _IMPLEMENTATION})
     kept = raw["state"]
     optimizer.load_state_dict(raw)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
