@@ -65,8 +65,8 @@ def load_optimizer(
         optimizer: whose parameters, through all groups, are `names` in that order.
         names: canonical parameter names.
         saved: from `optimizer_by_name`.
-        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters. What
-            others have put into groups, as torch's schedulers do, is taken in any case.
+        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters.
+            What others have put into groups, as torch's schedulers do, is taken in any case.
     """
     raw = optimizer.state_dict()
     index = {name: i for i, name in enumerate(names)}

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import copy_all_
 from optimscheduler.gradients.suited import BUFFERS
 
 __all__ = ["Buffer"]
@@ -139,7 +140,7 @@ class Buffer:
             for row, together in self._rows:
                 torch.cat(gradients[row], out=together)
             if self._others:
-                torch._foreach_copy_(self._gradients_of_others, [gradients[i] for i in self._others])
+                copy_all_(self._gradients_of_others, [gradients[i] for i in self._others])
         except (TypeError, RuntimeError):
             unfit = [
                 parameter
