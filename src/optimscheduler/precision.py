@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
+from optimscheduler._torch_compat import update_scale
 from optimscheduler.errors import ConfigError, nearest
 from optimscheduler.scalars import Flag, Scalar, is_finite, is_not
 
@@ -148,7 +149,7 @@ class LossScale:
         if self._recorded:
             self._tracker += self._told - 1  # where nothing was told, the count is one too high in a moment
             rule = (self.growth_factor, self.backoff_factor, self.growth_interval)
-            torch._amp_update_scale_(self.value, self._tracker, self._found, *rule)
+            update_scale(self.value, self._tracker, self._found, *rule)
             self.value.clamp_(min=SMALLEST)
             self._forget()
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from optimscheduler._torch_compat import copy_each
 from optimscheduler.errors import RankError
 
 __all__ = ["Ranks", "absence_behind", "meeting"]
@@ -109,7 +110,7 @@ class Ranks:
             if leaf.grad is not None
         ]
         if pairs:
-            torch._foreach_copy_([gradient for gradient, _ in pairs], [average for _, average in pairs])
+            copy_each([gradient for gradient, _ in pairs], [average for _, average in pairs])
 
     @torch.no_grad()
     def share(self, tensors: Sequence[Tensor]) -> None:
