@@ -33,7 +33,7 @@ from optimscheduler.isolation import Isolation, isolation_for, lateness_behind, 
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
-from optimscheduler.precision import Precision
+from optimscheduler.precision import Precision, forget_casts
 from optimscheduler.ranks import absence_behind
 from optimscheduler.scalars import Scalar, is_not, seen
 from optimscheduler.sync import GradientSync
@@ -80,6 +80,7 @@ class BatchStep:
         self.precision = precision
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
+        self._device_type = next(model.parameters()).device.type
         self._parameters = list(model.parameters())  # of a sharded model: those that stay
         self._isolations: dict[tuple[str, ...], Isolation] = {}
 
@@ -287,6 +288,7 @@ class BatchStep:
         """
         if closed:
             self.sync.share_buffers()
+            forget_casts(self._device_type)
         self.precision.settle({member.loss for member in self.members.values() if member.window})
 
 
