@@ -80,6 +80,7 @@ class BatchStep:
         self.precision = precision
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
+        self._model = model
         self._device_type = next(model.parameters()).device.type
         self._parameters = list(model.parameters())  # of a sharded model: those that stay
         self._isolations: dict[tuple[str, ...], Isolation] = {}
@@ -119,7 +120,7 @@ class BatchStep:
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
         beats = self._take(step_num, self.members if only is None else only)
-        self._backward(beats, losses, weight, timer)
+        self._backward(beats, losses, weight, timer, logger)
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
         closed = self._close([name for name, beat in beats.items() if beat.completes], timer, logger)
@@ -160,11 +161,12 @@ class BatchStep:
         losses: Mapping[str, Tensor],
         weight: Scalar | Mapping[str, Scalar] | None,
         timer: Timer,
+        logger: logging.Logger,
     ) -> None:
         """The gradients of the active members, one backward per distinct loss."""
         turns: dict[str, _Turn] = {}
         for name, beat in beats.items():
-            if beat.active:
+            if beat.active and not self.members[name].idles(name, logger):
                 loss = self.members[name].loss
                 if loss not in turns:
                     turns[loss] = _Turn(pick_loss(losses, loss), pick_weight(weight, loss))
@@ -248,7 +250,7 @@ class BatchStep:
         m.gradients.settle(alike=met.alike)
         m.say_missing(logger)
         if not m.gradients.blocks():
-            m.say_none(logger)
+            m.say_none(self._model, logger)
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         divisor = m.kernel.divide(m.gradients, _positive(met.weight) * scale)
