@@ -145,3 +145,47 @@ def test_R44_an_optimscheduler_whose_parameters_were_all_frozen_idles(
     ]
     optim.model.requires_grad_(True)
     assert optim.step(optim.model(torch.ones(1, 3))).read().updated
+
+
+# ---- two models ----
+
+
+def two_models(ours: bool, plain_critic: bool) -> dict[str, Any]:
+    """An actor whose loss runs through a critic; by hand every gradient is zeroed before a backward."""
+    torch.manual_seed(0)
+    models = {"critic": nn.Linear(2, 1).double(), "actor": nn.Linear(1, 1).double()}
+    critic, actor = models.values()
+    optims = {
+        name: optim_of(model)
+        if ours and not (plain_critic and name == "critic")
+        else torch.optim.SGD(model.parameters(), lr=0.1)
+        for name, model in models.items()
+    }
+    for batch in range(1, 5):
+        s = torch.full((4, 1), float(batch), dtype=F64)
+        losses = {
+            "critic": lambda s=s: (critic(torch.cat([s, s], 1)) - 1).square().mean(),
+            "actor": lambda s=s: -critic(torch.cat([s, actor(s)], 1)).mean(),
+        }
+        for name, optim in optims.items():
+            if isinstance(optim, OptimScheduler):
+                with optim.forward():
+                    loss = losses[name]()
+                optim.step({"loss": loss})
+                continue
+            if not ours:
+                optim.zero_grad()
+            losses[name]().backward()
+            optim.step()
+            if ours:
+                optim.zero_grad()
+    left = {name: [p.grad for p in model.parameters()] for name, model in models.items()}
+    return {"weights": {n: weights(m) for n, m in models.items()}, "left": left}
+
+
+@pytest.mark.parametrize("plain_critic", [True, False], ids=["plain critic", "critic of ours"])
+def test_R42_an_actors_loss_leaves_nothing_in_the_critic(plain_critic: bool) -> None:
+    found, expected = two_models(True, plain_critic), two_models(False, plain_critic)
+    for name, there in expected["weights"].items():
+        assert_same(found["weights"][name], there)
+    assert found["left"]["critic"] == [None, None]

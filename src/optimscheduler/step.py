@@ -26,13 +26,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import graph_age
 from optimscheduler.checks import whole
 from optimscheduler.clock import Beat
-from optimscheduler.errors import ConfigError, NonFiniteError, nearest
-from optimscheduler.isolation import Isolation, isolation_for, lateness_behind, zeroed
+from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
+from optimscheduler.isolation import Isolation, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
+from optimscheduler.owners import Claim
 from optimscheduler.precision import Precision, forget_casts
 from optimscheduler.ranks import absence_behind
 from optimscheduler.scalars import Scalar, is_not, seen
@@ -81,8 +83,9 @@ class BatchStep:
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
         self._model = model
+        self._claim = Claim(model, members.values())
         self._device_type = next(model.parameters()).device.type
-        self._parameters = list(model.parameters())  # of a sharded model: those that stay
+        self._since: int | None = None  # how old graphs were before the forward pass
         self._isolations: dict[tuple[str, ...], Isolation] = {}
 
     @contextmanager
@@ -96,7 +99,8 @@ class BatchStep:
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
-            with self.sync.forward(completes), self.precision.autocast():
+            with self._claim.quiet_others(), self.sync.forward(completes), self.precision.autocast():
+                self._since = graph_age()
                 yield
         except BaseException:
             self._opened = None  # this batch is not coming
@@ -124,6 +128,7 @@ class BatchStep:
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
         closed = self._close([name for name, beat in beats.items() if beat.completes], timer, logger)
+        self._since = graph_age()
         return {name: closed[name] if name in closed else self.members[name].report() for name in beats}
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
@@ -196,24 +201,35 @@ class BatchStep:
     def _backward_one(self, name: str, turn: _Turn, *, retain_graph: bool) -> None:
         """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if turn.weight is None else turn.weight
-        isolation = self._isolation(tuple(turn.members))
+        counts = isinstance(items, Tensor) or items > 0
+        if not (counts or self.sync.waits):
+            return
+        owners = [member.gradients.parameters for member in turn.members.values()]
+        isolation = self._isolation(tuple(turn.members), owners, name)
+        # with nothing behind it, a loss may even be 0 / 0
+        loss = self.precision.scaled(name, turn.loss, items) if counts else turn.loss.nan_to_num() * 0.0
         try:
-            if isinstance(items, Tensor) or items > 0:
-                isolation.backward(self.precision.scaled(name, turn.loss, items), retain_graph=retain_graph)
-            elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
-                with zeroed([p for member in turn.members.values() for p in member.gradients.parameters]):
-                    isolation.backward(turn.loss.nan_to_num() * 0.0, retain_graph=retain_graph)
+            with _NOTHING if counts else zeroed([parameter for owned in owners for parameter in owned]):
+                isolation.backward(
+                    loss, since=self._since, retain_graph=retain_graph, past_hooks=self.sync.past_hooks
+                )
         except RuntimeError as error:
-            what = f"reduce the gradients of loss {name!r} in its backward"
-            if explained := absence_behind(error, what) or lateness_behind(error, name):
+            if explained := self._explained(error, name):
                 raise explained from error
             raise
 
-    def _isolation(self, names: tuple[str, ...]) -> Isolation:
-        """The way to run a backward for these members, chosen when it is first asked for."""
+    def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
+        """What torch's error in a backward says of the loop."""
+        return absence_behind(
+            error, f"reduce the gradients of loss {loss!r} in its backward"
+        ) or lateness_behind(error, loss, shared=self._claim.is_shared())
+
+    def _isolation(
+        self, names: tuple[str, ...], owners: Sequence[Sequence[nn.Parameter]], loss: str
+    ) -> Isolation:
+        """What keeps the backwards for these members apart from others."""
         if names not in self._isolations:
-            owned = [p for name in names for p in self.members[name].gradients.parameters]
-            self._isolations[names] = isolation_for(self._parameters, owned)
+            self._isolations[names] = Isolation(self._claim, owners, loss)
         return self._isolations[names]
 
     def _close(self, names: Sequence[str], timer: Timer, logger: logging.Logger) -> dict[str, StepReport]:

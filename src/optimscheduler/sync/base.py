@@ -50,6 +50,10 @@ class GradientSync(Protocol):
     def waits(self) -> bool:
         """Whether the other ranks wait for a backward of this rank, even if it has nothing to give."""
 
+    @property
+    def past_hooks(self) -> bool:
+        """Whether gradients must come to the parameters without a wrapper's hearing of it."""
+
     def begin(self) -> None:
         """Make the weights of all ranks equal, where nobody else does."""
 
@@ -88,6 +92,7 @@ class SingleProcess:
     apart = False
     flushable = True
     waits = False
+    past_hooks = False
 
     def begin(self) -> None:
         """Nothing to do."""

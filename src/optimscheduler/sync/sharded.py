@@ -33,6 +33,7 @@ class ShardedByFsdp(Together):
     """
 
     waits = True
+    past_hooks = False
 
     def __init__(self, ranks: Ranks, model: nn.Module, *, alone: bool) -> None:
         super().__init__(ranks, model, shares_buffers=True)
