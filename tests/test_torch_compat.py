@@ -66,6 +66,13 @@ def test_R47_a_static_graph_is_awaited_where_torch_does_not_say() -> None:
     assert not awaits(static_graph=False)
 
 
+def test_R47_a_sharded_part_scatters_where_torch_does_not_say() -> None:
+    group = SimpleNamespace(reduce_grads=False)
+    state = SimpleNamespace(_fsdp_param_groups=[group])
+    assert not compat.scatters_gradients(SimpleNamespace(_get_fsdp_state=lambda: state))
+    assert compat.scatters_gradients(SimpleNamespace())
+
+
 def test_R47_tensors_are_copied_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = [
     "inside_ddp",
     "leaf_of",
     "quiet",
+    "scatters_gradients",
     "update_scale",
 ]
 
@@ -75,6 +77,14 @@ def quiet(wrapped: Sequence[DistributedDataParallel], *, buffers: bool = True) -
 def awaits_static_graph(ddp: DistributedDataParallel) -> bool:
     """Whether the wrapper takes its first backward, reduced or not, for what its static graph is."""
     return bool(ddp.static_graph) and not getattr(ddp, "_static_graph_delay_allreduce_enqueued", False)
+
+
+def scatters_gradients(part: Any) -> bool:  # Any: torch mixes the class in
+    """Whether a backward through a module under `fully_shard` reduces; True where torch does not say."""
+    try:
+        return all(group.reduce_grads for group in part._get_fsdp_state()._fsdp_param_groups)
+    except AttributeError:
+        return True
 
 
 def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

@@ -183,10 +183,11 @@ class BatchStep:
                 self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
         left = len(turns)
         try:
-            for loss, turn in turns.items():
-                left -= 1
-                with timer(["loss_backward_time", next(iter(turn.members))]):
-                    self._backward_one(loss, turn, retain_graph=left > 0)
+            with self.sync.backward():
+                for loss, turn in turns.items():
+                    left -= 1
+                    with timer(["loss_backward_time", next(iter(turn.members))]):
+                        self._backward_one(loss, turn, retain_graph=left > 0)
         except BaseException:
             for turn in turns.values():  # half a gradient is none
                 for member in turn.members.values():

@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel as Ddp
 from torch.utils.checkpoint import checkpoint
 
 from optimscheduler import GraphError, OptimScheduler, OptimSchedulerDict
-from tests.distributed.jobs import ONE, SEVERAL, Heads, Setting, build, data, weights
+from optimscheduler._torch_compat import scatters_gradients
+from tests.distributed.jobs import ONE, SEVERAL, Heads, Setting, build, data, weights, wrapped
 from tests.distributed.pool import Pool
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -161,6 +162,25 @@ def test_R43_hooks_go_with_the_object_and_settings_hold_inside_forward_only(two:
     two.run(hooks_and_settings)
 
 
+def fsdp_settings(theirs: bool) -> None:
+    setting = Setting(wrap="fsdp", members={"main": {"accum_grad": 2}})
+    model: Any = wrapped(Heads(), setting)
+    model.set_requires_gradient_sync(theirs)
+    optims, seen = build(model, setting.members), []
+    for number, parts in enumerate(rows(4), start=1):
+        with optims.forward():
+            losses = model(parts[dist.get_rank()])
+        losses["loss"].register_hook(lambda _: seen.append(scatters_gradients(model)))
+        optims.step(losses)
+        assert seen.pop() == (number % 2 == 0)
+        assert scatters_gradients(model) == theirs
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_R43_what_fully_shard_was_told_holds_outside_step(two: Pool, theirs: bool) -> None:
+    two.run(fsdp_settings, theirs)
+
+
 # ---- two wrappers: an actor whose loss runs through a critic ----
 
 
@@ -245,12 +265,12 @@ class Stepping(Heads):
 
     optims: OptimSchedulerDict | None = None
 
-    def forward(self, x: Tensor, side: bool = True) -> Any:
+    def forward(self, x: Tensor, side: bool = True, weight: float | None = None) -> Any:
         if self.optims is None:
             return super().forward(x, side)
         with self.optims.forward():
             losses = super().forward(x, side)
-        self.optims.step(losses)
+        self.optims.step(losses, weight=weight)
         return losses["loss"]
 
 
@@ -287,6 +307,22 @@ def test_R31_a_step_inside_the_wrappers_forward(two: Pool, accum_grad: int, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_R31_a_step_of_several_inside_the_wrappers_forward(two: Pool, kind: str, owner: str) -> None:
     assert max(two.run(enclosed, SEVERAL, kind, owner)) < EXACT
+
+
+def enclosed_with_nothing(members: Any) -> dict[str, Tensor]:
+    inner = Stepping()
+    model = Ddp(inner)
+    inner.optims = build(model, members)
+    for number, parts in enumerate(rows(4)):
+        model(parts[dist.get_rank()], weight=float(dist.get_rank() != number % 2))
+    return weights(model)
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+def test_R31_a_rank_with_nothing_inside_the_wrappers_forward(two: Pool, members: str) -> None:
+    first, second = two.run(enclosed_with_nothing, MEMBERS[members])
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["trunk.0.weight"], weights(Heads())["trunk.0.weight"])
 
 
 @pytest.mark.parametrize("members", MEMBERS)

@@ -60,6 +60,9 @@ class GradientSync(Protocol):
     def forward(self, completes: bool) -> AbstractContextManager[None]:
         """The context of a forward pass whose batch completes its window or not."""
 
+    def backward(self) -> AbstractContextManager[None]:
+        """The context of the backwards of a batch."""
+
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """Bring the gradients of a closed window together, with their weight and loss."""
 
@@ -98,6 +101,10 @@ class SingleProcess:
         """Nothing to do."""
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing to do."""
+        return nullcontext()
+
+    def backward(self) -> AbstractContextManager[None]:
         """Nothing to do."""
         return nullcontext()
 

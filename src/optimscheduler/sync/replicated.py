@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import torch
@@ -51,6 +51,10 @@ class Together:
 
     def begin(self) -> None:
         """The wrapper has done it."""
+
+    def backward(self) -> AbstractContextManager[None]:
+        """The forward has decided."""
+        return nullcontext()
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`; the gradients are the same everywhere."""
@@ -132,8 +136,12 @@ class ReducedByDdp(Together):
     @property
     def past_hooks(self) -> bool:
         """Where the wrapper's own forward has not ended: it prepares for the next backward only then."""
-        self._enclosed = self._enclosed or self._watch.encloses
         return self._watch.encloses
+
+    def backward(self) -> AbstractContextManager[None]:
+        """Take note of where it runs, on every rank, even if this one has nothing to give."""
+        self._enclosed = self._enclosed or self._watch.encloses
+        return nullcontext()
 
     @contextmanager
     def forward(self, completes: bool) -> Iterator[None]:
