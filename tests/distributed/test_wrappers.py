@@ -19,6 +19,7 @@ from optimscheduler import GraphError, OptimScheduler, OptimSchedulerDict
 from optimscheduler._torch_compat import scatters_gradients
 from tests.distributed.jobs import ONE, SEVERAL, Heads, Setting, build, data, weights, wrapped
 from tests.distributed.pool import Pool
+from tests.distributed.test_agreement import Said
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -307,6 +308,19 @@ def test_R31_a_step_inside_the_wrappers_forward(two: Pool, accum_grad: int, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_R31_a_step_of_several_inside_the_wrappers_forward(two: Pool, kind: str, owner: str) -> None:
     assert max(two.run(enclosed, SEVERAL, kind, owner)) < EXACT
+
+
+def said_when_enclosed() -> list[str]:
+    heard, inner = Said(), Stepping()
+    model = Ddp(inner)
+    inner.optims = build(model, ONE)
+    for parts in rows(4):
+        model(parts[dist.get_rank()])
+    return heard.lines
+
+
+def test_R28_a_forward_inside_the_wrappers_is_none_outside(two: Pool) -> None:
+    assert [line for line in two.run(said_when_enclosed)[0] if "outside forward()" in line] == []
 
 
 def enclosed_with_nothing(members: Any) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ class ReducedByDdp(Together):
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """The gradients are averaged already, unless the window was flushed or parameters came later."""
-        if self._watch.uncalled and len(window.batches) > 1 and not self._said:
+        if self._watch.uncalled and not self._enclosed and len(window.batches) > 1 and not self._said:
             self._said = True
             _log.warning(
                 "a training forward ran outside forward(): gradients travel between the ranks in every "
