@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -66,6 +67,7 @@ def test_R09_foreign_gradients_are_untouched_and_own_ones_complete(
 
 
 def test_R09_the_owner_of_everything_runs_a_plain_backward() -> None:
+    gc.collect()  # models of other tests
     model = TwoParts()
     isolation = isolation_of(model, model)
     isolation.backward(model(an_input())["loss"])
@@ -239,6 +241,20 @@ def test_R42_a_critic_beside_a_reentrant_checkpoint_is_seen_and_set_aside() -> N
     assert all(gradient is not None for gradient in gradients(actor))
 
 
+def test_R42_parameters_that_nobody_has_told_us_of_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    critic, claimed, model = nn.Linear(3, 1), nn.Linear(3, 3), TwoParts()
+    claim = Claim(claimed, [object()])
+    isolation = isolation_of(model, model.encoder)
+    isolation.backward(claimed(model.decoder(model.encoder(an_input()))).sum())
+    assert caplog.messages == [], claim
+    for _ in range(2):
+        isolation.backward(critic(model.encoder(an_input())).sum())
+    assert caplog.messages == [
+        "loss 'loss' also reaches 2 parameters outside the model, of shapes (1, 3), (1,): it gives them no "
+        "gradient. If they are to learn from it, make them a part of the model"
+    ]
+
+
 def test_R42_a_copy_of_the_model_and_its_isolation_begins_anew() -> None:
     model = TwoParts(RUNS["reentrant"])
     isolation = isolation_of(model, model.decoder)
@@ -253,6 +269,7 @@ def test_R42_a_copy_of_the_model_and_its_isolation_begins_anew() -> None:
 
 
 def test_R42_inputs_that_are_no_parameters_get_their_gradient() -> None:
+    gc.collect()  # models of other tests
     model, x = TwoParts(), an_input()
     isolation_of(model, model).backward(model(x)["loss"])
     assert x.grad is not None

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -33,6 +34,9 @@ __all__ = [
     "lateness_behind",
     "zeroed",
 ]
+
+
+_log = logging.getLogger("optimscheduler")
 
 
 class Way(Protocol):
@@ -59,6 +63,7 @@ class Isolation:
         self._others = [p for p in claim.parameters if id(p) not in self._mine]
         self._sharded = any(map(is_sharded, claim.parameters))
         self._sight = Sight()
+        self._said = False
 
     def __reduce__(self) -> tuple[object, ...]:
         return Isolation, (self._claim, [self._owned], self._loss)  # a copy has seen nothing yet
@@ -79,6 +84,7 @@ class Isolation:
         """
         if not self._sharded:  # there, the leaves are whole parameters that nobody owns
             self._sight.look(loss.grad_fn, since, self._mine)
+            self._say_strays()
         if past_hooks and self._sight.reentrant:
             raise _broke_off(self._loss)
         try:
@@ -88,6 +94,22 @@ class Isolation:
                 raise
             self._sight.reentrant = True
             raise _broke_off(self._loss) from error
+
+    def _say_strays(self) -> None:
+        """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
+        if self._said or not self._sight.strays:
+            return
+        told = {id(p) for p in (*self._claim.parameters, *self._claim.of_others())}
+        strays = [tuple(stray.shape) for stray in self._sight.strays if id(stray) not in told]
+        self._said = bool(strays)
+        if strays:
+            _log.warning(
+                "loss %r also reaches %d parameters outside the model, of shapes %s: it gives them no "
+                "gradient. If they are to learn from it, make them a part of the model",
+                self._loss,
+                len(strays),
+                ", ".join(map(str, strays[:5])) + (", ..." if len(strays) > 5 else ""),
+            )
 
     def _way(self, past_hooks: bool) -> Way:
         if past_hooks:

@@ -65,8 +65,8 @@ class Claim:
         return list({id(p): p for c in _claims for p in c.parameters if id(p) not in self._mine}.values())
 
     def _wrappers_of_others(self) -> list[DistributedDataParallel]:
-        mine = set(map(id, self.wrappers))
-        return list({id(w): w for claim in _claims for w in claim.wrappers if id(w) not in mine}.values())
+        wrappers = {id(wrapper): wrapper for claim in _claims for wrapper in claim.wrappers}
+        return [w for w in wrappers.values() if self._mine.isdisjoint(map(id, w.parameters()))]
 
     def is_shared(self) -> bool:
         """Whether others than this claim's train some of its parameters; not quick."""

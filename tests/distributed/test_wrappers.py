@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel as Ddp
 from torch.utils.checkpoint import checkpoint
 
@@ -256,6 +258,52 @@ def test_R43_inside_forward_the_wrappers_of_others_are_quiet(two: Pool) -> None:
     assert quiet == (False, False)
     assert own == (True, True)
     assert (after, own_after) == ((True, False), (True, True))
+
+
+def told_to_the_own() -> bool:
+    """One is given the wrapper, the other what is in it."""
+    model = Ddp(Heads())
+    optims = [OptimScheduler("SGD", {"lr": 0.1}, m, use_amp=False) for m in (model, model.module)]
+    with optims[1].forward():
+        return model.require_backward_grad_sync
+
+
+def test_R43_a_wrapper_round_the_own_parameters_is_nobody_elses(two: Pool) -> None:
+    assert two.run(told_to_the_own) == [True, True]
+
+
+def through_a_sharded_critic(sharded: str) -> dict[str, Tensor]:
+    """Actor and critic, either of them under `fully_shard`; or neither, with all the data."""
+    logging.getLogger("optimscheduler").setLevel(logging.ERROR)
+    models = {"critic": Judged(3), "actor": Judged(2)}
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for name, model in models.items():
+        if name in sharded:
+            fully_shard(model, mesh=mesh)
+    critic, actor = models.values()
+    optims = {
+        n: OptimScheduler("SGD", {"lr": 0.3}, m, use_amp=False, grad_clip=None, distributed=sharded != "")
+        for n, m in models.items()
+    }
+    for parts in rows(6):
+        mine = [parts[dist.get_rank()]] if sharded else parts
+        for name, optim in optims.items():
+            with optim.forward():
+                loss = sum(
+                    (critic(x) - x.sum(1, keepdim=True)).square().mean()
+                    if name == "critic"
+                    else -critic(torch.cat([x[:, :2], actor(x[:, :2])], 1)).mean()
+                    for x in mine
+                ) / len(mine)
+            optim.step({"loss": loss})
+    return {f"{n}.{key}": w for n, model in models.items() for key, w in weights(model).items()}
+
+
+@pytest.mark.parametrize("sharded", ["critic", "actor", "critic actor"])
+def test_R42_an_actors_loss_through_a_critic_of_which_one_is_sharded(two: Pool, sharded: str) -> None:
+    expected = two.run(through_a_sharded_critic, "")[0]
+    for found in two.run(through_a_sharded_critic, sharded):
+        assert max(float((found[key] - w).abs().max()) for key, w in expected.items()) < EXACT
 
 
 # ---- a wrapper whose forward is the whole training step ----
