@@ -47,6 +47,7 @@ from optimscheduler.state import (
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
 from optimscheduler.values import Values, driven_by
+from optimscheduler.weakly import Weakly
 
 __all__ = ["NAME", "OnMismatch", "OptimScheduler"]
 
@@ -180,7 +181,7 @@ class OptimScheduler:
             ),
             clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
             guard=guard_for(guard),
-            write=self._write,
+            write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
             values=Values(
                 self.optimizer,
                 base_lr,
