@@ -14,11 +14,18 @@ from optimscheduler.group_rules import GroupRule, pattern
 
 __all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "saved_buffers", "select"]
 
-_WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+_WRAPPERS = {
+    "module",  # DistributedDataParallel
+    "_orig_mod",  # torch.compile
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",  # Lightning Fabric, which holds the model twice
+    "_original_module",
+}
 
 
 def canonical(name: str) -> str:
-    """A parameter's name without what DDP, compile and checkpoint wrappers put into it.
+    """A parameter's name without what DDP, compile, checkpoint and Fabric wrappers put into it.
 
     >>> canonical("module._orig_mod.encoder.weight")
     'encoder.weight'
