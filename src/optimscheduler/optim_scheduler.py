@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.clip import Clip
-from optimscheduler.clock import Cadence, Clock
+from optimscheduler.clock import AccumGrad, Cadence, Clock
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
@@ -22,6 +22,7 @@ from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.losses import by_name
 from optimscheduler.member import Member
 from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
 from optimscheduler.parameters import OwnedParameters, own
@@ -79,7 +80,8 @@ class OptimScheduler:
         step_per_update: every how many windows this object does something, >= 1.
         use_amp: False; True, which is float16 with a loss scale on CUDA and nothing elsewhere;
             `"fp16"` or `"bf16"`, which are honoured anywhere.
-        accum_grad: batches per window, >= 1.
+        accum_grad: batches per window, >= 1. `"host"`, for a loop that somebody else runs: a window ends
+            where `forward` or `step` is told `last=True`, or with `flush()`.
         ft_factor: constant factor of the learning rate, > 0.
         grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
@@ -117,7 +119,7 @@ class OptimScheduler:
         updated_modules: str | Sequence[str] | None = None,
         step_per_update: int = 1,
         use_amp: bool | str = True,
-        accum_grad: int = 1,
+        accum_grad: AccumGrad = 1,
         ft_factor: float = 1.0,
         grad_clip: float | None = 1.0,
         grad_norm_type: float | str = 2.0,
@@ -257,7 +259,7 @@ class OptimScheduler:
     @final
     def step(
         self,
-        losses: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor] | Tensor,
         time_func: Timer | None = None,
         optim_name: str | None = None,
         step_num: int | None = None,
@@ -265,11 +267,12 @@ class OptimScheduler:
         logger: logging.Logger | None = None,
         *,
         weight: Scalar | Mapping[str, Scalar] | None = None,
+        last: bool = False,
     ) -> StepReport:
         """Optimise with the losses of one batch: backward, and the update if it completes a window.
 
         Args:
-            losses: name -> scalar tensor; never modified.
+            losses: name -> scalar tensor, or this object's loss alone; never modified.
             time_func: entered with `["loss_backward_time", optim_name]` and `["optim_time", optim_name]`.
             optim_name: the name of this object in those.
             step_num: the batch number, from 1, if `forward` was not told.
@@ -277,22 +280,25 @@ class OptimScheduler:
             logger: for refused gradients; None is the logger `optimscheduler`.
             weight: items (tokens, frames) behind the mean loss, >= 0, or one number per loss name. The
                 gradient of the window is then sum(n_i grad_i) / sum(n_i), equal to one big batch's.
+            last: this batch ends its window, for loops without `forward`, which is told otherwise.
 
         Returns:
             What happened; its tensors stay on the device until `.read()`.
 
         Raises:
             LossNotFound: `losses` lacks the loss.
-            ConfigError: the loss is no scalar or needs no gradient, or `step_num` does not go forward.
+            ConfigError: the loss is no scalar or needs no gradient, `step_num` does not go forward, or
+                `last` is not what `forward` was told.
             NonFiniteError: more than `max_skips` gradients in a row were refused.
         """
         reports = self._line.step(
-            losses,
+            by_name(losses, {NAME: self.member.loss}),
             weight=weight,
             step_num=step_num,
             epoch=epoch_num,
             timer=_renamed(time_func, optim_name),
             logger=logger or _log,
+            last=last,
         )
         return reports[NAME]
 
@@ -367,8 +373,8 @@ class OptimScheduler:
     # ---- what the origin's subclasses may read ----
 
     @property
-    def accum_grad(self) -> int:
-        """Batches per window."""
+    def accum_grad(self) -> AccumGrad:
+        """Batches per window, or `"host"`."""
         return self.member.clock.cadence.accum_grad
 
     @property
