@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from optimscheduler.driven import driven_by
 from optimscheduler.errors import ConfigError
 from optimscheduler.schedules import Constant, Cosine, Linear, Run, Schedule
-from optimscheduler.values import Values, driven_by
+from optimscheduler.values import Values
 
 HALF = Constant(0.5)
 DOWN = Linear(steps=4)

@@ -15,6 +15,7 @@ from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.clip import Clip
 from optimscheduler.clock import AccumGrad, Cadence, Clock
+from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
@@ -43,7 +44,7 @@ from optimscheduler.state import (
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.values import Values, driven_by
+from optimscheduler.values import Values
 
 __all__ = ["NAME", "OnMismatch", "OptimScheduler"]
 
@@ -181,6 +182,7 @@ class OptimScheduler:
                     of_all_groups,
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
                 ),
+                driver=self._driver(),
             ),
             kernel=kernel_for(self.optimizer),
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
@@ -519,6 +521,12 @@ class OptimScheduler:
     @classmethod
     def _computes_lr(cls) -> bool:
         return cls.update_lr is not OptimScheduler.update_lr
+
+    def _driver(self) -> str | None:
+        """What drives the learning rate of all groups, for people; None where it stays."""
+        if self._computes_lr():
+            return f"{type(self).__name__}.update_lr"
+        return None if type(self.schedule) is Constant else repr(self.schedule)
 
     def _read_schedule(self, schedule: object) -> AnySchedule | None:
         if schedule is None:
