@@ -7,26 +7,26 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, Self, final
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, number, one_of
+from optimscheduler.choice import choose
 from optimscheduler.clip import Clip
 from optimscheduler.clock import AccumGrad, Cadence, Clock
 from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
-from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import by_name
 from optimscheduler.member import Member
-from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, path_of, peak_lr
-from optimscheduler.parameters import OwnedParameters, own
+from optimscheduler.parameters import OwnedParameters
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
@@ -71,7 +71,8 @@ class OptimScheduler:
     nothing else: `sche_init`, `update_lr`, `extra_repr_fn`.
 
     Args:
-        optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
+        optim_type: a name in `torch.optim`, a dotted path to an `Optimizer` subclass, or such a class. Or an
+            optimizer that is there already, see `from_optimizer`.
         optim_conf: its keyword arguments. `lr` is the base value: the peak of every schedule.
         model: the model, on its device already; its parameters are optimised.
         distributed: average the gradients over the ranks of torch.distributed. A model wrapped in
@@ -112,8 +113,8 @@ class OptimScheduler:
 
     def __init__(
         self,
-        optim_type: str,
-        optim_conf: Mapping[str, Any],
+        optim_type: str | type[Optimizer] | Optimizer,
+        optim_conf: Mapping[str, Any] | None,
         model: nn.Module,
         distributed: bool = False,
         optim_loss: str | None = None,
@@ -137,8 +138,6 @@ class OptimScheduler:
         layout: str = "auto",
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
-        if not isinstance(optim_conf, Mapping):
-            raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r:.80}")
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         boolean("distributed", distributed)
@@ -152,11 +151,9 @@ class OptimScheduler:
         self.optim_loss = optim_loss
         self.updated_modules = [updated_modules] if isinstance(updated_modules, str) else updated_modules
         excluded = [exclude] if isinstance(exclude, str) else list(exclude)
-        optimizer_class = find_optimizer(optim_type)
-        base_lr = peak_lr(optimizer_class, optim_conf)
-        rules = read_rules(param_groups, group_keys(optimizer_class))
-        self.owned: OwnedParameters = own(model, self.updated_modules, excluded, rules, base_lr)
-        self.optimizer = build_optimizer(optimizer_class, optim_conf, self.owned)
+        self._chosen = choose(optim_type, optim_conf, model, self.updated_modules, excluded, param_groups)
+        self.owned: OwnedParameters = self._chosen.owned
+        self.optimizer = self._chosen.optimizer
         # base values, parts
         self.schedule = self._read_schedule(schedule)
         of_all_groups = _read_all("schedules", schedules)
@@ -175,7 +172,7 @@ class OptimScheduler:
             write=self._write,
             values=Values(
                 self.optimizer,
-                base_lr,
+                self._chosen.base_lr,
                 number("ft_factor", ft_factor, above=0),
                 driven_by(
                     self.optimizer,
@@ -183,6 +180,7 @@ class OptimScheduler:
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in self.owned.groups],
                 ),
                 driver=self._driver(),
+                before=self._chosen.lr_before(self._driver()),
             ),
             kernel=kernel_for(self.optimizer),
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
@@ -194,10 +192,8 @@ class OptimScheduler:
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
         self._config = plain(
             {
-                "optim_type": path_of(optimizer_class),
-                "optim_conf": optim_conf,
+                **self._chosen.config,
                 "optim_loss": optim_loss,
-                "updated_modules": self.updated_modules,
                 "step_per_update": step_per_update,
                 "use_amp": use_amp,
                 "accum_grad": accum_grad,
@@ -206,8 +202,6 @@ class OptimScheduler:
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
                 **({"schedules": of_all_groups} if of_all_groups else {}),
-                "param_groups": param_groups or [],
-                "exclude": excluded,
                 "guard": guard,
                 "lr_clock": lr_clock,
                 **sche_conf,
@@ -215,6 +209,32 @@ class OptimScheduler:
         )
         self.member.fingerprint = fingerprint(self._config)
         self.sche_init(**sche_conf)
+
+    @classmethod
+    def from_optimizer(cls, optimizer: Optimizer, model: nn.Module, **keywords: Any) -> Self:
+        """Take over an optimizer that is there already, with its groups and the state that it has.
+
+            optim = OptimScheduler.from_optimizer(optimizer, model, schedule="Cosine(steps=900)")
+
+        It becomes `optim.optimizer`, and what it holds is what is owned. The base learning rate is that of
+        its `defaults`, or where they have none that of its first group.
+
+        Args:
+            optimizer: over parameters of the model, all or some of them.
+            model: as for the constructor.
+            **keywords: the constructor's other arguments. Any: theirs.
+
+        Raises:
+            ConfigError: no optimizer, or an argument that would change what it holds.
+            ParameterError: it holds parameters that are not the model's.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"from_optimizer takes a torch.optim.Optimizer, got {optimizer!r:.80}; a class or a name "
+                f"goes to {cls.__name__}(...) itself, with its optim_conf"
+            )
+        told = {key: value for key, value in keywords.items() if value is not None or key != "exclude"}
+        return cls(optimizer, told.pop("optim_conf", None), model, **told)
 
     # ---- the three hooks ----
 
@@ -492,6 +512,7 @@ class OptimScheduler:
             )
         described = self
         if changed and on_mismatch == "checkpoint":
+            self._chosen.check_buildable(changed)
             try:
                 described = type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
             except OptimSchedulerError as error:

@@ -51,7 +51,7 @@ def load_optimizer(
     raw["state"] = {index[name]: _copied(state) for name, state in saved["state"].items() if name in index}
     saved_group = {name: group for group in saved["groups"] for name in group["params"]}
     for group in raw["param_groups"] if settings else ():
-        theirs = saved_group.get(names[group["params"][0]], {})
+        theirs = saved_group.get(names[group["params"][0]], {}) if group["params"] else {}
         implementation = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
         group.update(
             {key: value for key, value in theirs.items() if key in group and key not in implementation}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optimscheduler.errors import ParameterError, nearest
 from optimscheduler.group_rules import GroupRule, pattern
 
-__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "saved_buffers", "select"]
+__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "first_names", "own", "saved_buffers", "select"]
 
 _WRAPPERS = {
     "module",  # DistributedDataParallel
@@ -105,6 +105,12 @@ def select(
             f"{what} has no trainable parameter: {len(owned)} selected, none with requires_grad=True"
         )
     return owned
+
+
+def first_names(model: nn.Module) -> dict[int, str]:
+    """By identity, the canonical name of every parameter; of a tied one the first."""
+    names, _ = _all_names(model)
+    return {key: aliases[0] for key, aliases in names.items()}
 
 
 def _all_names(model: nn.Module) -> tuple[dict[int, list[str]], dict[int, nn.Parameter]]:
