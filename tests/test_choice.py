@@ -213,6 +213,18 @@ def test_R03_the_base_is_the_default_or_the_first_groups(lr: Any, group: dict[st
     assert take(optim, DATA[0]).lr == pytest.approx(first)
 
 
+def test_R35_a_scheduler_that_moved_the_rate_makes_no_other_configuration() -> None:
+    model = a_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    by_torch(optimizer, model, DATA[:1])
+    scheduler.step()
+    warm = taken(optimizer, model)
+    assert warm.get_lr() == 0.05
+    fresh = a_model()
+    assert warm.state_dict()["config"] == taken(SGD(fresh.parameters(), lr=0.1), fresh).state_dict()["config"]
+
+
 def test_R44_what_nobody_drives_is_told_as_it_is_before_the_first_update() -> None:
     model = a_model()
     optimizer = SGD(model.parameters(), lr=0.1)

@@ -285,7 +285,7 @@ def test_R44_a_load_is_no_other_hand(
     elif how == "optimizer's":
         new.optimizer.load_state_dict(stored(old.optimizer.state_dict()))
     elif how == "copy":
-        new = copy.deepcopy(old)
+        new = copy.deepcopy(new)
         new.optimizer.load_state_dict(stored(old.optimizer.state_dict()))
     elif how == "dict":
         OptimSchedulerDict({"main": new}).load_state_dict({"main": state})
@@ -354,6 +354,16 @@ def test_R44_another_configuration_of_rates_wins_over_hands_and_says_so(
         "taken from the configuration"
     )
     assert take(new, DATA[2]).lr == take(twin, DATA[2]).lr
+
+
+def test_R44_a_group_of_its_own_schedule_takes_nothing_over(said: Said) -> None:
+    old = MAKES["a constant and a group's own"](ft_factor=0.5)
+    write(old, 0.02, group=1)
+    new = MAKES["a constant and a group's own"](ft_factor=0.5, grad_clip=3.0)
+    new.load_state_dict(stored(old.state_dict()), "config")
+    assert rates(new) == [0.1, 0.05]
+    take(new, DATA[0])
+    assert rates(new) == [0.05, 0.025], "both by ft_factor"
 
 
 def test_R44_what_was_written_over_a_schedule_is_still_said_after_a_resume(said: Said) -> None:
