@@ -22,6 +22,7 @@ from optimscheduler.optimizer import (
     peak_lr,
 )
 from optimscheduler.parameters import OwnedParameters, ParameterGroup, first_names, own
+from optimscheduler.settings import OptimType
 
 __all__ = ["Chosen", "choose"]
 
@@ -66,7 +67,7 @@ class Chosen:
 
 
 def choose(
-    optim_type: str | type[Optimizer] | Optimizer,
+    optim_type: OptimType,
     optim_conf: Mapping[str, Any] | None,
     model: nn.Module,
     updated_modules: Sequence[str] | None,

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Self, final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,7 +16,7 @@ from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.choice import choose
 from optimscheduler.clip import Clip
-from optimscheduler.clock import AccumGrad, Cadence, Clock
+from optimscheduler.clock import Cadence, Clock
 from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
@@ -31,6 +31,20 @@ from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
 from optimscheduler.schedules.base import checked_schedule
+from optimscheduler.settings import (
+    AccumGrad,
+    GradNormType,
+    Layout,
+    LrClock,
+    Names,
+    OnMismatch,
+    OptimType,
+    ParamGroups,
+    UseAmp,
+    WrittenGuard,
+    WrittenSchedule,
+    WrittenSchedules,
+)
 from optimscheduler.state import (
     check_fits,
     check_torch_state,
@@ -46,12 +60,9 @@ from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
 from optimscheduler.values import Values
 
-__all__ = ["NAME", "OnMismatch", "OptimScheduler"]
+__all__ = ["NAME", "OptimScheduler"]
 
 _log = logging.getLogger("optimscheduler")
-
-OnMismatch = Literal["error", "config", "checkpoint"]
-"""Which side wins where a checkpoint's configuration is another: neither, the object's, the checkpoint's."""
 
 _CHECK_EVERY: Final = 100  # updates
 
@@ -113,29 +124,29 @@ class OptimScheduler:
 
     def __init__(
         self,
-        optim_type: str | type[Optimizer] | Optimizer,
+        optim_type: OptimType,
         optim_conf: Mapping[str, Any] | None,
         model: nn.Module,
         distributed: bool = False,
         optim_loss: str | None = None,
-        updated_modules: str | Sequence[str] | None = None,
+        updated_modules: Names | None = None,
         step_per_update: int = 1,
-        use_amp: bool | str = True,
+        use_amp: UseAmp = True,
         accum_grad: AccumGrad = 1,
         ft_factor: float = 1.0,
         grad_clip: float | None = 1.0,
-        grad_norm_type: float | str = 2.0,
+        grad_norm_type: GradNormType = 2.0,
         *,
-        schedule: object = None,
-        schedules: Mapping[str, object] | None = None,
-        param_groups: Sequence[object] | None = None,
-        exclude: str | Sequence[str] = (),
-        guard: object = None,
-        lr_clock: str = "window",
+        schedule: WrittenSchedule | None = None,
+        schedules: WrittenSchedules | None = None,
+        param_groups: ParamGroups | None = None,
+        exclude: Names = (),
+        guard: WrittenGuard | None = None,
+        lr_clock: LrClock = "window",
         max_skips: int = 25,
         forensics: bool = False,
         check_ranks: bool = False,
-        layout: str = "auto",
+        layout: Layout = "auto",
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -387,9 +398,9 @@ class OptimScheduler:
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
-    def use_amp(self) -> bool | str:
+    def use_amp(self) -> UseAmp:
         """The precision asked for."""
-        use_amp: bool | str = self._config["use_amp"]
+        use_amp: UseAmp = self._config["use_amp"]
         return use_amp
 
     # ---- what the origin's subclasses may read ----

@@ -13,8 +13,9 @@ from optimscheduler.checks import one_of
 from optimscheduler.errors import CheckpointError, ConfigError, ParameterError
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import by_name
-from optimscheduler.optim_scheduler import OnMismatch, OptimScheduler
+from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.scalars import Scalar
+from optimscheduler.settings import OnMismatch, Unowned
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import sync_for
 
@@ -43,7 +44,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         ParameterError: a trainable parameter has two owners, or none and `unowned="error"`.
     """
 
-    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: str = "warn") -> None:
+    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: Unowned = "warn") -> None:
         one_of("unowned", unowned, ["warn", "error"])
         if not members:
             raise ConfigError("an OptimSchedulerDict needs at least one OptimScheduler")
@@ -70,7 +71,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
                     "the members train one model, so they must have the same"
                 )
 
-    def _check_owners(self, unowned: str) -> None:
+    def _check_owners(self, unowned: Unowned) -> None:
         owners: dict[int, str] = {}
         for name, optim in self._members.items():
             for parameter_name, parameter in optim.owned.by_name.items():
