@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -88,6 +89,7 @@ def number_at(group: Mapping[str, Any], place: str) -> Any:  # Any: whatever sta
     return group[key] if part is None else group[key][part]
 
 
+@functools.cache
 def _parts(place: str) -> tuple[str, int | None]:
     match = _PLACE.fullmatch(place)
     assert match is not None  # `driven_by` has found it
