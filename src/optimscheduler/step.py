@@ -117,14 +117,16 @@ class BatchStep:
         timer: Timer = untimed,
         logger: logging.Logger = _log,
         only: Collection[str] | None = None,
+        last: bool = False,
     ) -> dict[str, StepReport]:
         """One batch: its backwards, then an update for every member whose window it completes.
 
-        `only` names the members that the batch is for; the clocks of the others stand still.
+        `only` names the members that the batch is for; the clocks of the others stand still. `last` ends
+        their windows, where `forward` was not entered to say so.
         """
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
-        beats = self._take(step_num, self.members if only is None else only)
+        beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
         self._backward(beats, losses, weight, timer, logger)
         for name, beat in beats.items():
@@ -157,17 +159,22 @@ class BatchStep:
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
 
-    def _take(self, step_num: int | None, names: Collection[str]) -> dict[str, Beat]:
+    def _take(self, step_num: int | None, names: Collection[str], last: bool) -> dict[str, Beat]:
         """The beats of these members, as `forward` opened them, or new ones."""
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
-        beats, self._opened = self._opened or self._beats(step_num), None
+        beats, self._opened = self._opened or self._beats(step_num, last), None
         for beat in beats.values():
             if step_num is not None and step_num != beat.batch:
                 raise ConfigError(
                     f"step_num: forward() was entered for batch {beat.batch}, step() was given {step_num}"
+                )
+            if last and not beat.ends:
+                raise ConfigError(
+                    f"last: forward() was entered for batch {beat.batch} without last=True, step() was given "
+                    "it; say it to forward, or to step alone where there is no forward()"
                 )
         return {name: beat for name, beat in beats.items() if name in names}
 
