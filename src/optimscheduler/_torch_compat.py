@@ -199,49 +199,63 @@ def step_fused_adam(optimizer: Optimizer, scale: Tensor | None, found_inf: Tenso
     """The fused step of Adam and AdamW without torch's Python around it, a sixth of the step of a tiny model.
 
     Args:
-        optimizer: any.
+        optimizer: any, whose step nobody watches; gradients are disabled.
         scale: 0-d, float32: what the gradients are divided by; None is 1.
         found_inf: 0-d, float32: more than 0 where nothing may move; None is 0.
 
     Returns:
         Whether it was done; if not, nothing is changed, and it is for `optimizer.step()` to do.
     """
-    if type(optimizer) not in (Adam, AdamW) or bare_step(optimizer) is None:
+    if type(optimizer) not in (Adam, AdamW) or getattr(profiler, "_is_profiler_enabled", True):
         return False
-    calls = [_call_of_fused_adam(optimizer.state, group) for group in optimizer.param_groups]
-    if None in calls:
+    groups = optimizer.param_groups
+    lists = [_lists_of_fused_adam(optimizer.state, group) for group in groups]
+    if None in lists:
         return False
-    for call in calls:
-        assert call is not None
-        kernel, lists, settings = call
-        if lists[0]:
-            torch._foreach_add_(lists[-1], 1)
-            kernel(*lists, **settings, grad_scale=scale, found_inf=found_inf)
-            if found_inf is not None:
-                torch._foreach_sub_(lists[-1], [found_inf] * len(lists[-1]))
+    for group, tensors in zip(groups, lists, strict=True):
+        if not tensors or not tensors[0]:
+            continue
+        beta1, beta2 = group["betas"]
+        torch._foreach_add_(tensors[-1], 1)
+        (torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_)(
+            *tensors,
+            amsgrad=group["amsgrad"],
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+            grad_scale=scale,
+            found_inf=found_inf,
+        )
+        if found_inf is not None:
+            torch._foreach_sub_(tensors[-1], [found_inf] * len(tensors[-1]))
     return True
 
 
-_Call = tuple[Callable[..., None], list[list[Tensor]], dict[str, Any]]  # Any: numbers and decisions
-
-
-def _call_of_fused_adam(states: Mapping[Tensor, Mapping[str, Any]], group: Mapping[str, Any]) -> _Call | None:
-    """The operator, and what it takes; None where it needs what only torch's Python prepares."""
+def _lists_of_fused_adam(
+    states: Mapping[Tensor, Mapping[str, Any]], group: Mapping[str, Any]
+) -> list[list[Tensor]] | None:
+    """What the operator takes, the counters last; None where it needs what only torch's Python prepares."""
+    settings = [group.get("lr"), *group.get("betas", [None])]
+    if "decoupled_weight_decay" not in group or any(type(setting) is not float for setting in settings):
+        return None
+    parameters = [p for p in group["params"] if p.grad is not None]
+    if len(parameters) > 1 and len({(p.device, p.dtype) for p in parameters}) > 1:
+        return None
     try:
-        parameters = [p for p in group["params"] if p.grad is not None]
-        keys = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []), "step"]
-        kept = [[states[p][key] for p in parameters] for key in keys]
-        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        settings = {key: group[key] for key in ("amsgrad", "lr", "weight_decay", "eps", "maximize")}
-        settings["beta1"], settings["beta2"] = group["betas"]
-    except (AttributeError, KeyError):
+        kept = [states[p] for p in parameters]
+        return [
+            parameters,
+            [p.grad for p in parameters],
+            [state["exp_avg"] for state in kept],
+            [state["exp_avg_sq"] for state in kept],
+            [state["max_exp_avg_sq"] for state in kept] if group["amsgrad"] else [],
+            [state["step"] for state in kept],
+        ]
+    except KeyError:
         return None
-    alike = len({(p.device, p.dtype) for p in parameters}) <= 1
-    if not alike or any(isinstance(value, Tensor) for value in settings.values()):
-        return None
-    if not group["amsgrad"]:
-        kept.insert(2, [])
-    return kernel, [parameters, [p.grad for p in parameters], *kept], settings
 
 
 def update_scale_(

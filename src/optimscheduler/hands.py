@@ -50,7 +50,10 @@ class Left:
 
     def held(self, spot: Spot) -> float:
         """What is there now, whoever has written it."""
-        return float(self._at(spot)) if self.touched(spot) else self._values[spot]
+        held = self._at(spot)
+        if not isinstance(held, Tensor):
+            return float(held)
+        return float(held) if self.touched(spot) else self._values[spot]
 
     def put(self, spot: Spot, value: float) -> None:
         """Write a number. A tensor stays the same tensor, as torch's schedulers leave it."""

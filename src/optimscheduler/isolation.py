@@ -69,7 +69,7 @@ class Isolation:
         return Isolation, (self._claim, [self._owned], self._loss)  # a copy has seen nothing yet
 
     def backward(
-        self, loss: Tensor, *, since: int | None = None, retain_graph: bool = False, past_hooks: bool = False
+        self, loss: Tensor, since: int | None = None, *, retain_graph: bool = False, past_hooks: bool = False
     ) -> None:
         """Add the gradients of `loss`, a scalar, to those of the owned parameters and of no others.
 
@@ -97,7 +97,7 @@ class Isolation:
 
     def _say_strays(self) -> None:
         """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
-        if self._said or not self._sight.strays:
+        if self._said or not self._sight.has_strays:
             return
         told = {id(p) for p in (*self._claim.parameters, *self._claim.of_others())}
         strays = [tuple(stray.shape) for stray in self._sight.strays if id(stray) not in told]
@@ -116,10 +116,10 @@ class Isolation:
             return PastHooks(self._owned)
         if self._sharded or self._sight.reentrant:
             others = [*self._others, *self._claim.of_others(), *self._sight.strays]
-            return ByStashing(others) if others else WholeModel()
-        if self._others or self._sight.blind or self._sight.strays or self._claim.has_others():
+            return ByStashing(others) if others else _WHOLE
+        if self._others or self._sight.blind or self._sight.has_strays or self._claim.has_others():
             return ByInputs(self._owned)
-        return WholeModel()
+        return _WHOLE
 
 
 class WholeModel:
@@ -128,6 +128,9 @@ class WholeModel:
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """A plain backward."""
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]  # torch's own is not typed
+
+
+_WHOLE = WholeModel()
 
 
 class ByStashing:

@@ -63,29 +63,24 @@ class Member:
     said_none: bool = False
     said_frozen: bool = False
     updates: int = 0
+    blocks: int = -1  # of gradients, in the last window
     fewest: float = math.inf  # parameters with a gradient, of all windows
     said_strangers: set[str] = field(default_factory=set)
 
-    def follow(self, model: nn.Module) -> bool:
-        """Where parameters were replaced in the groups of the user's optimizer, own what is there now.
+    def follow(self, model: nn.Module) -> None:
+        """Parameters were replaced in the groups of the user's optimizer: own what is there now.
 
         Args:
             model: that has the parameters.
 
-        Returns:
-            Whether it was so.
-
         Raises:
             ParameterError: what is there is not the model's.
         """
-        if self.gradients.is_current():
-            return False
         self.owned = own_again(self.owned, model, self.optimizer)
         self.gradients.release()
         groups = [group.parameters for group in self.owned.groups]
         fused = may_be_fused(self.optimizer)
         self.gradients = gradients_for(groups, self.optimizer, model, self.layout, fused=fused)
-        return True
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""
@@ -104,14 +99,22 @@ class Member:
                 _listed(missing),
             )
 
-    def say_strangers(self, model: nn.Module, logger: logging.Logger) -> None:
+    def say_strangers(self, model: nn.Module, blocks: int, logger: logging.Logger) -> None:
         """Say which parameters of the model are in no optimizer because they came later.
 
         A look at all of them takes time. So it is taken when fewer than ever have a gradient, as after a
         module was replaced, and after 1, 2, 4, 8, ... updates.
+
+        Args:
+            model: that has the parameters.
+            blocks: of gradients there are; as many as the last time come of as many parameters.
+            logger: where to.
         """
-        present = self.gradients.present()
-        if present >= self.fewest and self.updates & (self.updates - 1):
+        anyway = not self.updates & (self.updates - 1)
+        if blocks == self.blocks and not anyway:
+            return
+        self.blocks, present = blocks, self.gradients.present()
+        if present >= self.fewest and not anyway:
             return
         self.fewest = min(self.fewest, present)
         strangers = [name for name in self.owned.strangers(model) if name not in self.said_strangers]
@@ -127,7 +130,8 @@ class Member:
 
     def idles(self, name: str, logger: logging.Logger) -> bool:
         """Whether all its parameters are frozen; said once."""
-        if any(parameter.requires_grad for parameter in self.gradients.parameters):
+        parameters = self.gradients.parameters
+        if parameters[0].requires_grad or any(parameter.requires_grad for parameter in parameters):
             return False
         if not self.said_frozen:
             self.said_frozen = True

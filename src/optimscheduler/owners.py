@@ -39,10 +39,10 @@ class Claim:
 
     def _enter(self) -> None:
         self._mine = frozenset(id(parameter) for parameter in self.parameters)
-        self._when, self._reached, self._wrapped = (0, 0), False, False
+        self._when, self._reached, self._wrapped = 0, False, False
         _claims.add(self)
-        global _entered
-        _entered += 1
+        weakref.finalize(self, _changed).atexit = False
+        _changed()
 
     def has_others(self) -> bool:
         """Whether parameters of other models are trained in this process."""
@@ -55,9 +55,8 @@ class Claim:
         return quiet(self._wrappers_of_others()) if self._wrapped else _NOTHING
 
     def _look(self) -> None:
-        now = (_entered, len(_claims))
-        if now != self._when:
-            self._when = now
+        if self._when != _changes:
+            self._when = _changes
             self._reached, self._wrapped = bool(self.of_others()), bool(self._wrappers_of_others())
 
     def of_others(self) -> list[nn.Parameter]:
@@ -78,5 +77,10 @@ class Claim:
 _claims: Final = weakref.WeakSet[Claim]()
 """The one thing that OptimSchedulers of different models share: a graph may reach through all of them."""
 
-_entered = 0
-"""Claims that there ever were: with their present number it tells whether anything has changed."""
+_changes = 0
+"""How often somebody came or went."""
+
+
+def _changed() -> None:
+    global _changes
+    _changes += 1

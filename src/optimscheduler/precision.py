@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -234,8 +235,11 @@ class LossScaled(Autocast):
 
 def forget_casts(device_type: str) -> None:
     """After an update inside an autocast of the caller's: it would keep its copies of the old weights."""
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if _has_autocast(device_type) and torch.is_autocast_enabled(device_type):
         torch.clear_autocast_cache()
+
+
+_has_autocast = functools.cache(torch.amp.is_autocast_available)
 
 
 def precision_for(use_amp: bool | str, device: torch.device) -> Precision:

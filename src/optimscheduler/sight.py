@@ -36,6 +36,11 @@ class Sight:
         self._left = _TRUSTED
 
     @property
+    def has_strays(self) -> bool:
+        """Whether there are, or were, some."""
+        return bool(self._strays)
+
+    @property
     def strays(self) -> list[Tensor]:
         """Parameters that were reached and are not the owners'."""
         return [there for there in (stray() for stray in self._strays) if there is not None]
@@ -80,12 +85,7 @@ def _shape_of(root: Node | None, since: int | None) -> tuple[object, ...] | None
     age = graph_age(root)
     if age is None:
         return None
-    kinds: list[object] = [age - since, type(root)]  # and those of the next two generations
-    for node, _ in root.next_functions:
-        kinds.append(type(node))
-        if node is not None:
-            kinds += [type(following) for following, _ in node.next_functions]
-    return tuple(kinds)
+    return age - since, type(root)
 
 
 def _nodes(root: Node | None) -> Iterator[Node]:

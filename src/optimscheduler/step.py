@@ -88,6 +88,7 @@ class BatchStep:
         self._device_type = next(model.parameters()).device.type
         self._since: int | None = None  # how old graphs were before the forward pass
         self._isolations: dict[tuple[str, ...], Isolation] = {}
+        self._without_graph = torch.no_grad()  # made once: that takes as long as to enter it
 
     @contextmanager
     def forward(self, step_num: int | None = None, last: bool = False) -> Iterator[None]:
@@ -151,8 +152,10 @@ class BatchStep:
 
     def _follow(self, names: Iterable[str]) -> None:
         """Others may have replaced parameters in the model and in the optimizers of these members."""
-        followed = [self.members[name].follow(self._model) for name in names]
-        if any(followed):
+        replaced = [name for name in names if not self.members[name].gradients.is_current()]
+        for name in replaced:
+            self.members[name].follow(self._model)
+        if replaced:
             self._claim = Claim(self._model, self.members.values())
             self._isolations.clear()
 
@@ -223,15 +226,16 @@ class BatchStep:
         counts = isinstance(items, Tensor) or items > 0
         if not (counts or self.sync.waits):
             return
-        owners = [member.gradients.parameters for member in turn.members.values()]
-        isolation = self._isolation(tuple(turn.members), owners, name)
-        # with nothing behind it, a loss may even be 0 / 0
-        loss = self.precision.scaled(name, turn.loss, items) if counts else turn.loss.nan_to_num() * 0.0
+        isolation = self._isolation(turn.members, name)
+        since, past_hooks = self._since, self.sync.past_hooks
         try:
-            with _NOTHING if counts else zeroed([parameter for owned in owners for parameter in owned]):
-                isolation.backward(
-                    loss, since=self._since, retain_graph=retain_graph, past_hooks=self.sync.past_hooks
-                )
+            if counts:
+                loss = self.precision.scaled(name, turn.loss, items)
+                isolation.backward(loss, since, retain_graph=retain_graph, past_hooks=past_hooks)
+            else:  # with nothing behind it, a loss may even be 0 / 0
+                loss = turn.loss.nan_to_num() * 0.0
+                with zeroed([p for member in turn.members.values() for p in member.gradients.parameters]):
+                    isolation.backward(loss, since, retain_graph=retain_graph, past_hooks=past_hooks)
         except RuntimeError as error:
             if explained := self._explained(error, name):
                 raise explained from error
@@ -243,11 +247,11 @@ class BatchStep:
             error, f"reduce the gradients of loss {loss!r} in its backward"
         ) or lateness_behind(error, loss, shared=self._claim.is_shared())
 
-    def _isolation(
-        self, names: tuple[str, ...], owners: Sequence[Sequence[nn.Parameter]], loss: str
-    ) -> Isolation:
-        """What keeps the backwards for these members apart from others."""
+    def _isolation(self, members: Mapping[str, Member], loss: str) -> Isolation:
+        """What keeps the backwards of a loss for these members apart from others."""
+        names = tuple(members)
         if names not in self._isolations:
+            owners = [member.gradients.parameters for member in members.values()]
             self._isolations[names] = Isolation(self._claim, owners, loss)
         return self._isolations[names]
 
@@ -273,7 +277,7 @@ class BatchStep:
         """Close the window of one member; its gradients are gone afterwards, whatever happened."""
         m = self.members[name]
         try:
-            with timer(["optim_time", name]), torch.no_grad():
+            with timer(["optim_time", name]), self._without_graph:
                 return self._moved(m, logger)
         finally:
             m.drop()
@@ -284,8 +288,9 @@ class BatchStep:
             return m.report(completes=True)
         m.gradients.settle(alike=met.alike, watched=met.watched)
         m.say_missing(logger)
-        m.say_strangers(self._model, logger)
-        if not m.gradients.blocks():
+        blocks = m.gradients.blocks()
+        m.say_strangers(self._model, len(blocks), logger)
+        if not blocks:
             m.say_none(self._model, logger)
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)

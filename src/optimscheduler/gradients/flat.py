@@ -118,9 +118,10 @@ class Flat(Loose):
 
     def after_step(self) -> None:
         """The twin has made, or moved, state."""
-        super().after_step()
         if not self.watched:
             self._state.after_step()
+        if "step" in vars(self._user):
+            super().after_step()
 
     # ---- around an update ----
 
@@ -132,10 +133,12 @@ class Flat(Loose):
         if not watched and self._state.is_foreign():
             self._follow()
         self._doubt = None if self._are_whole() else _MOVED
-        self._ready = [] if self._doubt else [p for p in self._waiting if p.requires_grad]
+        self._ready = (
+            [p for p in self._waiting if p.requires_grad] if self._waiting and not self._doubt else []
+        )
         self._fit = suited(self._ready, self._model) if self._ready else []
         if not (self._fit or self._doubt):
-            return Outlook(self._places, watched)
+            return Outlook(self._places, watched) if watched else self._usual
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         places = (self._places, bool(self._doubt), *(order[p] for p in self._fit))
         return Outlook(_number_for(places), watched)
@@ -152,7 +155,7 @@ class Flat(Loose):
                 buffer.dissolve()
 
     def _are_whole(self) -> bool:
-        return all(buffer.is_whole() for buffer in self._buffers)
+        return False not in [buffer.is_whole() for buffer in self._buffers]
 
     def settle(self, *, alike: bool = True, watched: bool = False) -> None:
         """Put every parameter where `outlook` has seen it fit, and bring the gradients along."""
@@ -286,6 +289,7 @@ class Flat(Loose):
         self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         self._places = _number_for(tuple(tuple(order[p] for p in b.parameters) for b in self._buffers))
+        self._usual = Outlook(self._places, watched=False)
         inside = set(self.moved_elsewhere)
         self._own = [p for p in self.parameters if p not in inside]
         for i, own in enumerate(self._groups):

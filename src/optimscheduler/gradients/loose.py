@@ -51,7 +51,9 @@ class Loose:
         self._twin = twin_of(optimizer, fused=True) if fused else None
         self._own = list(self._named.values())  # those whose `.grad` is a block
         self._blocks: list[Tensor] | None = None  # from `settle` to `clear`
-        self._of_groups = [_Members(group["params"]) for group in optimizer.param_groups]
+        self._of_groups = [
+            (list(group["params"]), _singles(group["params"])) for group in optimizer.param_groups
+        ]
         self.parameters = list(self._named.values())
         self.watched = False
 
@@ -68,9 +70,16 @@ class Loose:
     def is_current(self) -> bool:
         """Whether the user's optimizer still has the same parameters, in the same groups."""
         groups = self._user.param_groups
-        return len(groups) == len(self._of_groups) and all(
-            ours.are(group["params"]) for group, ours in zip(groups, self._of_groups, strict=True)
-        )
+        if len(groups) != len(self._of_groups):
+            return False
+        try:  # lists look at identity first, which is quick, and compare other tensors: most raise at that
+            for group, (ours, singles) in zip(groups, self._of_groups, strict=True):
+                now = group["params"]
+                if now != ours or (singles and any(now[i] is not ours[i] for i in singles)):
+                    return False
+        except Exception:  # whatever torch says of two tensors
+            return False
+        return True
 
     def before_step(self) -> None:
         """The groups have their numbers: hand them, and the state, to the twin."""
@@ -90,7 +99,7 @@ class Loose:
 
     def after_step(self) -> None:
         """The twin has stepped, if there is one."""
-        if is_scheduled(self._user) and self.stepped is not self._user:
+        if is_scheduled(self._user):
             say_stepped(self._user)
 
     # ---- around an update ----
@@ -161,15 +170,6 @@ class Loose:
         return local(gradient)
 
 
-class _Members:
-    """The parameters of a group, to compare with; one by one that would take as long as a small update."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._all = list(parameters)
-        self._single = [i for i, p in enumerate(parameters) if not is_lazy(p) and p.numel() == 1]
-
-    def are(self, now: Sequence[nn.Parameter]) -> bool:
-        try:  # lists look at identity first, and compare other tensors: most raise at that
-            return now == self._all and all(now[i] is self._all[i] for i in self._single)
-        except Exception:  # whatever torch says of two tensors
-            return False
+def _singles(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """Which have one element: two of these can be compared, and be equal."""
+    return [i for i, p in enumerate(parameters) if not is_lazy(p) and p.numel() == 1]
