@@ -4,9 +4,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 OUT ?= runs/char_lm
 WORKERS ?= 2
+FLOOR := $(shell sed -n 's/^dependencies = .*torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-gpu test-long drills check docs bench bench-gpu clean
+.PHONY: help train test test-fast test-floor test-gpu test-long drills check docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +23,10 @@ test: check-static .venv/.dev  ## everything: style, types, structure, doctests,
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long"
+
+test-floor: .venv-floor/.dev  ## the fast tests of the core with the oldest torch that is supported
+	.venv-floor/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long" tests \
+		--ignore tests/run --ignore tests/schedules --ignore tests/faults
 
 test-gpu:  ## the tests of a CUDA device, with the torch of PYTHON
 	PYTHONPATH=src:. $(PYTHON) -m pytest -q tests/gpu
@@ -52,7 +57,7 @@ bench-gpu:  ## the rows of a CUDA machine, with the torch of PYTHON
 	PYTHONPATH=src $(PYTHON) -m benchmarks.run --gpu $(ARGS)
 
 clean:  ## remove what the targets made, trained runs excepted
-	rm -rf .venv .venv-bench site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .venv-bench .venv-floor site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -63,6 +68,13 @@ clean:  ## remove what the targets made, trained runs excepted
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv-floor/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-floor
+	grep -v '^torch==' constraints.txt > .venv-floor/constraints.txt
+	.venv-floor/bin/python -m pip --disable-pip-version-check install --quiet \
+		-c .venv-floor/constraints.txt 'torch==$(FLOOR).*' -e '.[dev]'
 	@touch $@
 
 .venv/.docs: .venv/bin/python pyproject.toml constraints.txt

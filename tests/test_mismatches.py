@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimscheduler import ConfigError, Noamlr
+from optimscheduler import CheckpointError, ConfigError, Noamlr
 from optimscheduler.schedules import FeedbackSchedule
 from tests.cases import HalvedWhenWorse
 from tests.cases_models import a_model, assert_same, batches, frozen, optim_of, refused, stored, take, train
@@ -245,3 +245,63 @@ def test_R35_a_damaged_state_is_refused(key: str) -> None:
     state = saved_state()
     del state[key]
     refused(optim_of(a_model(), accum_grad=2), state)
+
+
+# ---- parts of another model ----
+
+
+class Grown(nn.Module):
+    """Two layers; a teacher beside them, or a third one."""
+
+    def __init__(self, teacher: bool = False, third: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        if teacher:
+            self.teacher = nn.Linear(2, 2).requires_grad_(False)
+        if third:
+            self.third = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x))
+        x = self.third(x) if hasattr(self, "third") else x
+        return x.square().sum()
+
+
+def go(model: Grown, optim: Any, times: int) -> None:  # Any: an OptimScheduler
+    for i in range(times):
+        with optim.forward():
+            loss = model(torch.full((1, 2), 1.0 + i))
+        optim.step({"loss": loss})
+
+
+@pytest.mark.parametrize("how", ["error", "config", "checkpoint"])
+def test_R35_frozen_parts_that_are_gone_have_left_nothing_behind(how: Any) -> None:
+    old = Grown(teacher=True)
+    before = optim_of(old, "AdamW")
+    go(old, before, 3)
+    model = Grown()
+    model.load_state_dict(old.state_dict(), strict=False)
+    after = optim_of(model, "AdamW")
+    after.load_state_dict(stored(before.state_dict()), how)
+    go(old, before, 3)
+    go(model, after, 3)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, old.get_parameter(name))
+
+
+def test_R35_a_grown_model_takes_what_fits_and_starts_the_rest_anew(caplog: pytest.LogCaptureFixture) -> None:
+    old = Grown()
+    before = optim_of(old, "AdamW")
+    go(old, before, 3)
+    model = Grown(third=True)
+    after = optim_of(model, "AdamW")
+    with pytest.raises(CheckpointError, match=r"third\.weight is not in the checkpoint"):
+        after.load_state_dict(stored(before.state_dict()))
+    after.load_state_dict(stored(before.state_dict()), "config")
+    assert "third.weight is not in the checkpoint; its optimizer state starts anew" in caplog.text
+    assert set(after.optimizer.state) == {*model.first.parameters(), *model.second.parameters()}
+    go(model, after, 1)
+    steps = {name: float(after.optimizer.state[p]["step"]) for name, p in model.named_parameters()}
+    assert steps["first.weight"] == steps["second.bias"] == 4
+    assert steps["third.weight"] == steps["third.bias"] == 1

@@ -32,6 +32,7 @@ __all__ = [
     "takes_scale",
     "unsaved_buffers",
     "update_scale_",
+    "version_of",
 ]
 
 # ---- memory ----
@@ -43,6 +44,11 @@ def holders_of(storage: torch.UntypedStorage) -> int | None:
         return int(torch._C._storage_Use_Count(storage._cdata))
     except AttributeError:
         return None
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """How often its memory was written to; None where torch does not say."""
+    return getattr(tensor, "_version", None)
 
 
 def unsaved_buffers(module: nn.Module) -> set[str]:

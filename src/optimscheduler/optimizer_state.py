@@ -37,8 +37,17 @@ def optimizer_by_name(optimizer: Optimizer, names: Sequence[str]) -> State:
     Returns:
         `{"state": {name: {...}}, "present": [names], "groups": [{..., "params": [names]}]}`; tensors are
         references.
+
+    Raises:
+        CheckpointError: there is state of a parameter that is in no group, which torch cannot save.
     """
-    raw = optimizer.state_dict()
+    try:
+        raw = optimizer.state_dict()
+    except KeyError as error:
+        raise CheckpointError(
+            "optim.optimizer.state has an entry for a tensor that is in none of its groups. After a "
+            "parameter was replaced write optim.optimizer.state.pop(old, None)"
+        ) from error
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in raw["param_groups"]]
     state = {names[i]: dict(state) for i, state in raw["state"].items() if state}
     present = [name for name in names if name in state]
@@ -65,8 +74,8 @@ def load_optimizer(
         optimizer: whose parameters, through all groups, are `names` in that order.
         names: canonical parameter names.
         saved: from `optimizer_by_name`.
-        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters. What
-            others have put into groups, as torch's schedulers do, is taken in any case.
+        settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters.
+            What others have put into groups, as torch's schedulers do, is taken in any case.
     """
     raw = optimizer.state_dict()
     index = {name: i for i, name in enumerate(names)}

@@ -119,3 +119,68 @@ def test_the_flat_weights_of_cudnn_stay_in_one_piece() -> None:
             optim.step({"loss": loss})
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+# ---- other hands ----
+
+
+def a_foreign_step(optim: OptimScheduler, batch: tuple[Tensor, Tensor]) -> None:
+    optim.optimizer.zero_grad()
+    (optim.model(batch[0]) - batch[1]).square().mean().backward()
+    nn.utils.clip_grad_norm_(optim.model.parameters(), 0.5)
+    optim.optimizer.step()
+    optim.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("optim_type", OPTIMIZERS)
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_R40_steps_of_ours_and_of_others_take_turns(optim_type: str, layout: str, first: str) -> None:
+    """Counters that torch keeps on the host come to the device for the fused kernel, and serve both."""
+    optim, model = an_optim(a_model(), optim_type, layout=layout), a_model()
+    by_hand = getattr(torch.optim, optim_type)(model.parameters(), lr=1e-2, **OPTIMIZERS[optim_type])
+    for i, batch in enumerate(batches(12)):
+        (take if (i // 3) % 2 == (first == "theirs") else a_foreign_step)(optim, batch)
+        (model(batch[0]) - batch[1]).square().mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        by_hand.step()
+        by_hand.zero_grad()
+    for ours, theirs in zip(optim.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    counted = [float(state["step"]) for state in optim.optimizer.state.values() if "step" in state]
+    assert set(counted) <= {12.0}
+
+
+@pytest.mark.parametrize("layout", ["flat", "loose"])
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+def test_R41_a_hook_sees_the_gradient_as_it_is_applied(layout: str, use_amp: Any) -> None:
+    optim = an_optim(a_model(), layout=layout, use_amp=use_amp, grad_clip=0.01, accum_grad=2)
+    seen: list[Tensor] = []
+    optim.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([p.grad.flatten() for p in optim.model.parameters()]).norm())  # type: ignore[union-attr]
+    )
+    for batch in batches(8):
+        take(optim, batch)
+    assert len(seen) == 4
+    assert all(float(norm) == pytest.approx(0.01, rel=1e-3) for norm in seen)
+
+
+@pytest.mark.parametrize("there", ["flat", "loose", "torch"])
+@pytest.mark.parametrize("here", ["flat", "loose"])
+def test_R36_states_go_on_in_either_layout(there: str, here: str) -> None:
+    data, model = batches(10), a_model()
+    optim = an_optim(model, layout="loose" if there == "torch" else there)
+    for batch in data[:5]:
+        take(optim, batch) if there != "torch" else a_foreign_step(optim, batch)
+    copied = a_model()
+    copied.load_state_dict(model.state_dict())
+    resumed = an_optim(copied, layout=here)
+    if there == "torch":
+        resumed.optimizer.load_state_dict(optim.optimizer.state_dict())
+    else:
+        resumed.load_state_dict(optim.state_dict())
+    for batch in data[5:]:
+        take(optim, batch)
+        take(resumed, batch)
+    for ours, theirs in zip(model.parameters(), copied.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

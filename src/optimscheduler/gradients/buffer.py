@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
+from optimscheduler._torch_compat import copy_all_
+
 __all__ = ["Buffer"]
 
 _ALIGNMENT: Final = 16  # bytes: what vectorised kernels need; most tensors are a multiple of it long
@@ -129,7 +131,7 @@ class Buffer:
             for row, together in self._rows:
                 torch.cat(gradients[row], out=together)
             if self._others:
-                torch._foreach_copy_(self._gradients_of_others, [gradients[i] for i in self._others])
+                copy_all_(self._gradients_of_others, [gradients[i] for i in self._others])
         except (TypeError, RuntimeError):
             unfit = [
                 parameter

@@ -204,6 +204,8 @@ class Flat(Loose):
         if arrangement is None:
             self._lay()
             return
+        if isinstance(arrangement, Mapping):  # as states had it once
+            arrangement = list(arrangement.values())
         together, waiting, self._tries = arrangement
         for names in together:
             here = [self._named[name] for name in names if name in self._named]

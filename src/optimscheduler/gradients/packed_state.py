@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimscheduler._torch_compat import copy_all_, holders_of, takes_scale
+from optimscheduler._torch_compat import copy_all_, holders_of, takes_scale, version_of
 from optimscheduler.gradients.buffer import Buffer
 from optimscheduler.gradients.shown import ShownState, State
 from optimscheduler.gradients.suited import SCALARS
@@ -30,7 +30,7 @@ class _Row:
     """A number kept once per buffer, as it is shown: shape (parameters of the buffer,)."""
 
     values: Tensor
-    version: int  # as we have left it
+    version: int | None  # as we have left it
 
 
 class PackedState:
@@ -138,7 +138,7 @@ class PackedState:
         for buffer, rows in self._rows.items():
             for key, row in rows.items():
                 row.values.copy_(self.inner.state[buffer.leaf][key])
-                row.version = row.values._version
+                row.version = version_of(row.values)
 
     def _fill(self) -> None:
         """Show the state of every parameter. A dict that was shown stays the same: somebody may hold it."""
@@ -176,7 +176,7 @@ class PackedState:
             elif self._is_once(key, value):
                 if key not in rows:
                     values = value.detach().expand(len(states)).clone()
-                    rows[key] = _Row(values, values._version)
+                    rows[key] = _Row(values, version_of(values))
                 each = rows[key].values.unbind()
             else:
                 each = buffer.beside(value)
@@ -214,7 +214,8 @@ class PackedState:
         return any(dict.get(self._shown, p) is not self.inner.state.get(p) for p in self._own)
 
     def _is_counted(self) -> bool:
-        return any(r.values._version != r.version for rows in self._rows.values() for r in rows.values())
+        rows = chain.from_iterable(map(dict.values, self._rows.values()))
+        return any(row.version is None or version_of(row.values) != row.version for row in rows)
 
     def _close_if_unheld(self) -> None:
         """Nobody can change what is shown unheard: forget it, so that looking at it again costs nothing."""

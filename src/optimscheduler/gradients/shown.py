@@ -43,8 +43,21 @@ class ShownState(defaultdict[Tensor, State]):
         """Whether somebody holds the state of one of these, and may replace an entry in it later."""
         return max((sys.getrefcount(dict.get(self, p)) for p in parameters), default=0) > _FREE
 
+    def copy(self) -> Any:  # not of this class, as the base promises
+        """A plain one."""
+        return defaultdict(dict, self)
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __or__(self, other: Any) -> Any:  # as dict's
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:  # as dict's
+        return other | self.copy()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or what is pickled, is a plain one."""
+        """A deep copy, or what is pickled, is a plain one too."""
         self.open()
         return defaultdict, (dict,), None, None, iter(list(dict.items(self)))
 
@@ -62,7 +75,7 @@ def _looking(name: str) -> Callable[..., Any]:
 
 _LOOKS = """
     __getitem__ __setitem__ __delitem__ __iter__ __len__ __contains__ __eq__ __ne__ __repr__ __reversed__
-    __or__ __ror__ __ior__ get items keys values pop popitem setdefault update clear copy __copy__
+    __ior__ get items keys values pop popitem setdefault update clear
 """
 for _name in _LOOKS.split():
     setattr(ShownState, _name, _looking(_name))

@@ -40,9 +40,7 @@ def take_settings(twin: Optimizer, optimizer: Optimizer) -> None:
         ours.update(theirs)
         ours["params"], ours["fused"], ours["foreach"] = kept
         if ours.get("dampening"):
-            ours["fused"] = (
-                None  # fused SGD dampens the first gradient of a parameter, and fails at a late one
-            )
+            ours["fused"] = None  # fused SGD dampens the first gradient too, and fails at a late one
 
 
 def is_watched(optimizer: Optimizer) -> bool:
