@@ -9,7 +9,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from optimscheduler._torch_compat import copy_all_
 
@@ -155,7 +154,7 @@ def _alone(view: Tensor) -> Tensor:
     Tools that save a model (Accelerate, `safetensors.torch.save_model`) take tensors of one storage for one
     weight with several names, and leave the others out.
     """
-    alone: Tensor = from_dlpack(to_dlpack(view))
+    alone = torch.from_dlpack(view)
     return alone.as_strided(view.size(), view.stride(), 0)
 
 
