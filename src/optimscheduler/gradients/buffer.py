@@ -154,7 +154,7 @@ def _alone(view: Tensor) -> Tensor:
     Tools that save a model (Accelerate, `safetensors.torch.save_model`) take tensors of one storage for one
     weight with several names, and leave the others out.
     """
-    alone = torch.from_dlpack(view)
+    alone: Tensor = torch.from_dlpack(view)  # type: ignore[attr-defined]  # torch does not list it
     return alone.as_strided(view.size(), view.stride(), 0)
 
 
