@@ -6,6 +6,7 @@ for and kept for the tests that follow; those tests are marked as one group, so 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -62,3 +63,12 @@ def four_started() -> Iterator[Pool]:
     pool = Pool(4, joined=False)
     yield pool
     pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _loud_again() -> Iterator[None]:
+    """What a test has set the level of the log to, ends with it."""
+    logger = logging.getLogger("optimscheduler")
+    level = logger.level
+    yield
+    logger.setLevel(level)

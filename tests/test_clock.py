@@ -128,6 +128,68 @@ def test_R01_resumed_with_another_accum_grad_the_real_step_goes_on(
     assert len(closed) == (inside + more) // after
 
 
+# ---- a host owns the windows ----
+
+HOST = Cadence(accum_grad="host", step_per_update=2)
+
+
+@given(endings=st.lists(st.sampled_from(["", "last", "flush"]), max_size=40), jumps=st.integers(1, 10**6))
+def test_R01_under_a_host_a_window_ends_where_it_is_said_to(endings: list[str], jumps: int) -> None:
+    clock = Clock(HOST)
+    closed, inside, number = 0, 0, 0  # by hand
+    for ending in endings:
+        number += jumps
+        beat = take(clock, number, last=ending == "last")
+        inside += 1
+        assert (beat.real_step, beat.ends) == (closed + 1, ending == "last")
+        assert beat.active == ((closed + 1) % 2 == 0)
+        if ending == "flush":
+            clock.flush()
+        if ending:
+            closed, inside = closed + 1, 0
+        assert clock.real_step == closed + bool(inside)
+        assert clock.state_dict()["closed_windows"] == closed
+        clock.flush() if not inside else None  # nothing is open, nothing is closed
+        assert clock.real_step == closed + bool(inside)
+
+
+@pytest.mark.parametrize("before", ["host", 1, 4])
+@pytest.mark.parametrize("after", ["host", 1, 4])
+@pytest.mark.parametrize("inside", [0, 1, 3])
+def test_R01_a_resumed_host_goes_on_from_the_same_real_step(before: Any, after: Any, inside: int) -> None:
+    clock = Clock(Cadence(accum_grad=before))
+    for _ in range(5):
+        take(clock, last=True)
+    for _ in range(inside):
+        take(clock)
+    expected = clock.beat().real_step
+    resumed = Clock(Cadence(accum_grad=after))
+    resumed.load_state_dict(clock.state_dict())
+    beat = resumed.beat()
+    assert beat.real_step == expected
+    assert beat.batch == 6 + inside
+    back = Clock(Cadence(accum_grad=before))
+    back.load_state_dict(resumed.state_dict())
+    assert back.beat().real_step == expected
+
+
+def test_R01_batches_passed_over_under_a_host_change_no_window() -> None:
+    clock = Clock(Cadence(accum_grad="host"))
+    take(clock, 3, last=True)
+    clock.pass_over(7, ended=False)
+    assert take(clock).real_step == 2
+
+
+@pytest.mark.parametrize("word", ["hots", "Host", "trainer", ""])
+def test_a_cadence_knows_one_word(word: Any) -> None:
+    near = "" if word in ("trainer", "") else "Did you mean 'host'? "
+    with pytest.raises(ConfigError) as caught:
+        Cadence(accum_grad=word)
+    assert str(caught.value) == (
+        f"accum_grad must be a whole number of batches >= 1, or 'host', got {word!r}. {near}Known: host."
+    )
+
+
 def test_the_epoch_is_kept_until_another_is_given() -> None:
     clock = Clock(Cadence())
     assert clock.epoch == 1

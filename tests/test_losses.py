@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError, LossNotFound
-from optimscheduler.losses import pick_loss, pick_weight
+from optimscheduler.losses import by_name, pick_loss, pick_weight
 
 LOSS = torch.tensor(2.0, requires_grad=True)
 
@@ -96,3 +96,22 @@ def test_R08_what_is_no_weight_is_said_to_be_none(weight: Any, message: str) -> 
     with pytest.raises(ConfigError) as caught:
         pick_weight(weight, "loss")
     assert str(caught.value) == message
+
+
+# ---- one tensor ----
+
+
+def test_R06_one_tensor_is_the_loss_that_everybody_wants() -> None:
+    assert by_name(LOSS, {"a": "ctc"}) == {"ctc": LOSS}
+    assert by_name(LOSS, {"a": "ctc", "b": "ctc"}) == {"ctc": LOSS}
+    losses = {"ctc": LOSS}
+    assert by_name(losses, {"a": "ctc", "b": "att"}) is losses
+
+
+def test_R06_one_tensor_is_not_several_losses() -> None:
+    with pytest.raises(ConfigError) as caught:
+        by_name(LOSS, {"a": "ctc", "b": "att"})
+    assert str(caught.value) == (
+        "losses: one tensor was given, and several losses are optimised: 'ctc' (of 'a'), 'att' (of 'b'); "
+        "give a dict of them, name -> loss"
+    )

@@ -59,6 +59,32 @@ def test_it_trains_as_its_member_alone_does(use_amp: Any) -> None:
     assert alone.state_dict()["ledger"]["applied"] == 3  # batches 1 to 3, 4 and 5, 6 to 8
 
 
+def test_R06_one_tensor_is_the_loss_of_all_of_them() -> None:
+    optims, alone = pair(optim_loss="nll")
+    for batch in DATA[:3]:
+        optims.step(mse(optims["main"].model, batch))
+        alone.step(mse(alone.model, batch))
+    assert_same(frozen(optims["main"]), frozen(alone))
+    assert alone.state_dict()["ledger"]["applied"] == 3
+
+
+def test_R06_one_tensor_among_several_losses_needs_to_be_told_whose_it_is() -> None:
+    model = a_model()
+    optims = OptimSchedulerDict(
+        {
+            name: optim_of(model, optim_loss=loss, updated_modules=part)
+            for name, loss, part in [("a", "x", "0"), ("b", "x", "2"), ("c", "y", "3")]
+        }
+    )
+    with pytest.raises(ConfigError, match=r"^losses: one tensor .* 'x' \(of 'a'\), 'x' \(of 'b'\), 'y'"):
+        optims.step(mse(model, DATA[0]))
+    assert [optim.member.clock.batch for optim in optims.values()] == [0, 0, 0]
+    for only, moved in ((["a", "b"], ["a", "b"]), ("c", ["c"])):
+        assert list(optims.step(mse(model, DATA[0]), only=only)) == moved
+    with pytest.raises(ConfigError, match=r"^only: there is no OptimScheduler 'd'"):
+        optims.step(mse(model, DATA[0]), only=["d"])
+
+
 def test_its_reports_name_the_member_to_the_timer() -> None:
     entered: list[list[str]] = []
 

@@ -72,8 +72,8 @@ def test_R17_a_dotted_path_reaches_ones_own() -> None:
         ("LBFGS", r"^optim_type: LBFGS\.step needs a closure that evaluates the model several times for one"),
         (None, r"^optim_type must be the name of an Optimizer, got None$"),
         (
-            torch.optim.Adam,
-            r"^optim_type must be the name of an Optimizer, got <class 'torch.optim.adam.Adam'>$",
+            torch.nn.Linear,
+            r"^optim_type must be the name of an Optimizer, got <class 'torch.nn.modules.linear.Linear'>$",
         ),
     ],
 )

@@ -57,10 +57,22 @@ def groups(*rules: dict[str, Any], base_lr: float = 1.0) -> dict[str, list[str]]
         "_orig_mod.encoder.weight",
         "encoder._checkpoint_wrapped_module.weight",
         "module._orig_mod.encoder._fsdp_wrapped_module.weight",
+        "_forward_module.encoder.weight",
+        "_forward_module.module.encoder.weight",
+        "_original_module.encoder.weight",
     ],
 )
 def test_R33_wrappers_leave_no_trace_in_a_name(name: str) -> None:
     assert canonical(name) == "encoder.weight"
+
+
+def test_R33_a_model_that_a_wrapper_holds_twice_has_every_name_once() -> None:
+    """As Lightning Fabric's does: what it calls, and what the user gave it."""
+    inner = Net()
+    fabric = Wrapper("_forward_module", Wrapper("module", inner))
+    fabric.add_module("_original_module", inner)
+    assert chosen(model=fabric) == EVERYTHING
+    assert own(fabric).whole_model
 
 
 def test_R14_without_names_it_is_the_whole_model_each_parameter_once() -> None:

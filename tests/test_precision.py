@@ -19,6 +19,7 @@ from optimscheduler.precision import (
     FullPrecision,
     LossScale,
     LossScaled,
+    forget_casts,
     precision_for,
 )
 from tests.cases_models import assert_same, stored
@@ -269,3 +270,14 @@ def test_R27_there_is_one_scale_per_loss_changed_only_while_its_windows_are_clos
 def test_R27_a_float16_loss_does_not_overflow_by_being_scaled() -> None:
     loss = torch.tensor(3.0, dtype=torch.float16, requires_grad=True)
     assert LossScaled(CPU).scaled("loss", loss, 1.0).item() == 3.0 * 65536
+
+
+def test_R43_the_cache_is_cleared_in_an_autocast_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared: list[str] = []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append("yes"))
+    forget_casts("cpu")
+    forget_casts("meta")
+    assert cleared == []
+    with torch.autocast("cpu", torch.bfloat16):
+        forget_casts("cpu")
+        assert cleared == ["yes"]

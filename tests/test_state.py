@@ -107,6 +107,7 @@ def test_R33_the_state_is_a_plain_nested_dict() -> None:
         "ledger",
         "guard",
         "feedback",
+        "values",
         "layout",
         "window",
     }

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import profiler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
 
 from optimscheduler import _torch_compat as compat
 from tests.cases_flat import Branches, draws, go
-from tests.cases_models import assert_same, optim_of, weights
+from tests.cases_models import TwoParts, assert_same, optim_of, weights
 
 NAMES: list[tuple[Any, str]] = [
     (torch._C, "_storage_Use_Count"),
@@ -233,3 +235,80 @@ def test_R47_without_versions_every_update_takes_the_state_over(monkeypatch: pyt
     expected = trained("flat")
     monkeypatch.setattr("optimscheduler.gradients.packed_state.version_of", lambda _: None)
     assert_same(trained("flat"), expected)
+
+
+# ---- graphs and wrappers ----
+
+
+def test_R47_the_age_of_graphs_grows_with_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(1, requires_grad=True)
+    since = compat.graph_age()
+    y = 2 * x + 1
+    assert since is not None
+    assert compat.graph_age() == since + 2
+    assert compat.graph_age(y.grad_fn) == since + 1
+    monkeypatch.delattr(torch._C._autograd, "_get_sequence_nr")
+    assert compat.graph_age() is None
+    assert compat.graph_age(cast(Any, SimpleNamespace())) is None
+
+
+def test_R47_a_leaf_that_torch_hides_is_unknown() -> None:
+    x = nn.Parameter(torch.ones(1))
+    node = (2 * x).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    assert compat.leaf_of(node) is x
+    assert compat.leaf_of(cast(Any, SimpleNamespace())) is None
+
+
+def test_R47_a_running_wrapper_is_not_seen_where_torch_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DistributedDataParallel, "_active_ddp_module", object())
+    assert compat.inside_ddp()
+    monkeypatch.setattr(DistributedDataParallel, "_active_ddp_module", None)
+    assert not compat.inside_ddp()
+    monkeypatch.delattr(DistributedDataParallel, "_active_ddp_module")
+    assert not compat.inside_ddp()
+
+
+def test_R47_wrappers_are_quiet_by_the_names_that_they_have() -> None:
+    full = {
+        "require_backward_grad_sync": True,
+        "require_forward_param_sync": True,
+        "_static_graph_delay_allreduce_enqueued": False,
+    }
+    old = {"require_backward_grad_sync": True}
+    wrapped = cast(Any, [SimpleNamespace(**full), SimpleNamespace(**old)])
+    with compat.quiet(wrapped):
+        assert list(vars(wrapped[0]).values()) == [False, False, True]
+        assert vars(wrapped[1]) == {"require_backward_grad_sync": False}
+    assert [vars(each) for each in wrapped] == [full, old]
+    with compat.quiet(wrapped, buffers=False):
+        assert list(vars(wrapped[0]).values()) == [False, True, True]
+
+
+def test_R47_a_static_graph_is_awaited_where_torch_does_not_say() -> None:
+    awaits = lambda **settings: compat.awaits_static_graph(cast(Any, SimpleNamespace(**settings)))  # noqa: E731
+    assert awaits(static_graph=True)
+    assert awaits(static_graph=True, _static_graph_delay_allreduce_enqueued=False)
+    assert not awaits(static_graph=True, _static_graph_delay_allreduce_enqueued=True)
+    assert not awaits(static_graph=False)
+
+
+def test_R47_a_sharded_part_scatters_where_torch_does_not_say() -> None:
+    group = SimpleNamespace(reduce_grads=False)
+    state = SimpleNamespace(_fsdp_param_groups=[group])
+    assert not compat.scatters_gradients(SimpleNamespace(_get_fsdp_state=lambda: state))
+    assert compat.scatters_gradients(SimpleNamespace())
+
+
+def test_R47_a_step_without_any_of_them_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        optim = optim_of(TwoParts(), updated_modules="encoder")
+        for _ in range(3):
+            with optim.forward():
+                losses = optim.model(torch.ones(2, 3))
+            optim.step(losses)
+        return [p.detach().clone() for p in optim.model.parameters()]
+
+    expected = trained()
+    monkeypatch.delattr(torch._C._autograd, "_get_sequence_nr")
+    monkeypatch.delattr(DistributedDataParallel, "_active_ddp_module")
+    assert all(torch.equal(a, b) for a, b in zip(trained(), expected, strict=True))

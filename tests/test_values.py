@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from optimscheduler.driven import driven_by
 from optimscheduler.errors import ConfigError
 from optimscheduler.schedules import Constant, Cosine, Linear, Run, Schedule
-from optimscheduler.values import Values, driven_by
+from optimscheduler.values import Values
 
 HALF = Constant(0.5)
 DOWN = Linear(steps=4)
@@ -176,11 +177,3 @@ def test_what_is_too_large_for_a_float_is_refused_with_its_step() -> None:
     values = values_of(adam({"eps": 1e300}), {"eps": Constant(1e300)})
     with pytest.raises(ConfigError, match=r"^schedules: eps at s = 3 must be a finite number >= 0, got inf$"):
         values.write(1.0, 3)
-
-
-def test_a_group_that_was_added_to_the_optimizer_is_an_error_that_says_what_to_do() -> None:
-    optimizer = an_optimizer(0.5)
-    values = Values(optimizer, 0.5, 1.0)
-    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
-    with pytest.raises(ConfigError, match=r"has 2 parameter groups and was built with 1: .* build a new"):
-        values.write(0.1, 1)

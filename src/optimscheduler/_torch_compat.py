@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import profiler
+from torch.autograd.graph import Node
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim import optimizer as _module
 
 __all__ = [
+    "awaits_static_graph",
     "bare_step",
     "copy_all_",
+    "graph_age",
     "has_step_hooks",
     "holders_of",
+    "inside_ddp",
     "is_scheduled",
+    "leaf_of",
     "let_take_scale",
     "multiply_all_",
     "norms_of",
     "products_of",
+    "quiet",
     "say_stepped",
+    "scatters_gradients",
     "step_fused_adam",
     "takes_scale",
     "unsaved_buffers",
@@ -58,6 +67,69 @@ def unsaved_buffers(module: nn.Module) -> set[str]:
     except AttributeError:
         saved = module.state_dict(keep_vars=True)
         return {name for name, _ in module.named_buffers(recurse=False) if name not in saved}
+
+
+# ---- graphs and wrappers ----
+
+
+def graph_age(node: Node | None = None) -> int | None:
+    """How many nodes of graphs this thread had made when it made that one, or has made by now.
+
+    Returns:
+        None where torch does not say: graphs then have to be looked at.
+    """
+    try:
+        number: int = torch._C._autograd._get_sequence_nr() if node is None else node._sequence_nr()
+    except AttributeError:
+        return None
+    return number
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """The leaf tensor whose gradient a node of the name AccumulateGrad adds to; None where torch hides it."""
+    leaf: Tensor | None = getattr(node, "variable", None)
+    return leaf
+
+
+def inside_ddp() -> bool:
+    """Whether the forward of a DistributedDataParallel is running; False where torch does not say.
+
+    It is asked about wrappers that we do not see; those that we see have hooks of ours.
+    """
+    return getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+
+
+@contextmanager
+def quiet(wrapped: Sequence[DistributedDataParallel], *, buffers: bool = True) -> Iterator[None]:
+    """Forwards inside prepare no reduction; afterwards the wrappers are as before.
+
+    Args:
+        wrapped: the wrappers.
+        buffers: the forwards share no buffers either, and the next one does as if these had not been.
+    """
+    settings = {"require_backward_grad_sync": False, "_static_graph_delay_allreduce_enqueued": True}
+    settings |= {"require_forward_param_sync": False} if buffers else {}
+    before = [(ddp, name, getattr(ddp, name)) for ddp in wrapped for name in settings if hasattr(ddp, name)]
+    for ddp, name, _ in before:
+        setattr(ddp, name, settings[name])
+    try:
+        yield
+    finally:
+        for ddp, name, value in before:
+            setattr(ddp, name, value)
+
+
+def awaits_static_graph(ddp: DistributedDataParallel) -> bool:
+    """Whether the wrapper takes its first backward, reduced or not, for what its static graph is."""
+    return bool(ddp.static_graph) and not getattr(ddp, "_static_graph_delay_allreduce_enqueued", False)
+
+
+def scatters_gradients(part: Any) -> bool:  # Any: torch mixes the class in
+    """Whether a backward through a module under `fully_shard` reduces; True where torch does not say."""
+    try:
+        return all(group.reduce_grads for group in part._get_fsdp_state()._fsdp_param_groups)
+    except AttributeError:
+        return True
 
 
 # ---- optimizers ----

@@ -5,17 +5,26 @@
     ends:                  n % accum_grad == 0
 
 A window that is flushed early uses up its missing batch numbers, so the next batch opens a new one:
-the clock adds them as an offset to every later n.
+the clock adds them as an offset to every later n. Where a host owns the windows, `accum_grad` is larger than
+any run is long, so every window is one that was ended early.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
 
-from optimscheduler.checks import whole
-from optimscheduler.errors import ConfigError
+from optimscheduler.checks import shown, whole
+from optimscheduler.errors import ConfigError, nearest
 
-__all__ = ["Beat", "Cadence", "Clock"]
+__all__ = ["HOST", "AccumGrad", "Beat", "Cadence", "Clock"]
+
+HOST: Final = "host"
+"""The `accum_grad` of a loop whose host, a Trainer, says which batch is the last of its window."""
+
+AccumGrad: TypeAlias = int | Literal["host"]
+
+_ENDLESS: Final = 2**40  # batches of a window that only its host ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,20 +32,37 @@ class Cadence:
     """The rhythm of one OptimScheduler.
 
     Args:
-        accum_grad: batches that make one gradient, >= 1.
+        accum_grad: batches that make one gradient, >= 1; or `"host"`, who says when it is complete.
         step_per_update: every how many windows one is active, >= 1.
 
     Raises:
-        ConfigError: a value is no whole number >= 1.
+        ConfigError: a value is no whole number >= 1, and no word that is known.
     """
 
-    accum_grad: int = 1
+    accum_grad: AccumGrad = 1
     step_per_update: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "accum_grad", whole("accum_grad", self.accum_grad, least=1, unit="batches"))
+        object.__setattr__(self, "accum_grad", _accum_grad(self.accum_grad))
         step_per_update = whole("step_per_update", self.step_per_update, least=1, unit="real steps")
         object.__setattr__(self, "step_per_update", step_per_update)
+
+    @property
+    def size(self) -> int:
+        """Batches of a full window."""
+        return _ENDLESS if self.accum_grad == HOST else self.accum_grad
+
+
+def _accum_grad(value: object) -> AccumGrad:
+    """A number of batches, or the word for none of ours."""
+    if value == HOST:
+        return HOST
+    if isinstance(value, str) and shown(value) == repr(value):  # a word, no number in quotes
+        raise ConfigError(
+            f"accum_grad must be a whole number of batches >= 1, or 'host', got {value!r:.80}. "
+            f"{nearest(value, [HOST])}"
+        )
+    return whole("accum_grad", value, least=1, unit="batches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +111,7 @@ class Clock:
     @property
     def real_step(self) -> int:
         """The window of the last batch taken, 0 before the first."""
-        return -(-self._position // self.cadence.accum_grad)
+        return -(-self._position // self.cadence.size)
 
     @property
     def _position(self) -> int:
@@ -107,7 +133,7 @@ class Clock:
                 f"step_num must go forward: got {batch}, expected {self.batch + 1} or more "
                 f"(batch {self.batch} was already taken)"
             )
-        size = self.cadence.accum_grad
+        size = self.cadence.size
         position = batch + self._offset
         real_step = (position - 1) // size + 1
         return Beat(
@@ -127,7 +153,7 @@ class Clock:
 
     def flush(self) -> None:
         """End the current window: its missing batch numbers are used up."""
-        missing = -self._position % self.cadence.accum_grad
+        missing = -self._position % self.cadence.size
         self._offset += missing
         self._used_up += missing
 
@@ -150,12 +176,12 @@ class Clock:
 
     def state_dict(self) -> dict[str, int]:
         """Closed windows and the place in the open one, which hold for any `accum_grad`."""
-        closed, inside = divmod(self._position, self.cadence.accum_grad)
+        closed, inside = divmod(self._position, self.cadence.size)
         return {"batch": self.batch, "epoch": self.epoch, "closed_windows": closed, "inside": inside}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from the same real step, also with another `accum_grad`."""
-        size = self.cadence.accum_grad
+        size = self.cadence.size
         inside = min(state["inside"], size - 1)
         self.batch, self.epoch, self._used_up = state["batch"], state["epoch"], 0
         self._offset = state["closed_windows"] * size + inside - self.batch

@@ -3,43 +3,127 @@
 - `WholeModel`: there are no others; a plain backward.
 - `ByInputs`: `backward(inputs=...)`, which also saves the work of computing them.
 - `ByStashing`: the others' gradients are set aside and put back. For parameters sharded by FSDP2 and for
-  graphs with reentrant checkpointing, where `backward(inputs=...)` leaves gradients out without an error.
+  graphs with reentrant checkpointing, where `backward(inputs=...)` leaves gradients out.
+- `PastHooks`: gradients come as values and are added by hand, so that no wrapper hears of them.
+
+`Isolation` finds out for each graph which of them is right and costs least.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
 from optimscheduler.errors import GraphError
+from optimscheduler.owners import Claim
 from optimscheduler.shards import is_sharded
+from optimscheduler.sight import Sight
 
-__all__ = ["ByInputs", "ByStashing", "Isolation", "WholeModel", "isolation_for", "lateness_behind", "zeroed"]
+__all__ = [
+    "ByInputs",
+    "ByStashing",
+    "Isolation",
+    "PastHooks",
+    "Way",
+    "WholeModel",
+    "lateness_behind",
+    "zeroed",
+]
 
 
-class Isolation(Protocol):
+_log = logging.getLogger("optimscheduler")
+
+
+class Way(Protocol):
     """A way to run a backward."""
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """Add the gradients of `loss`, a scalar, to those of the owned parameters and of no others."""
 
 
-def isolation_for(parameters: Sequence[nn.Parameter], owned: Sequence[nn.Parameter]) -> Isolation:
-    """The cheapest way that is right for a loss whose owners have `owned` of the model's parameters."""
-    ours = {id(parameter) for parameter in owned}
-    others = [parameter for parameter in parameters if id(parameter) not in ours]
-    if others and any(map(is_sharded, parameters)):
-        return ByStashing(others)
-    return ByInputs(owned, others) if others else WholeModel()
+class Isolation:
+    """Runs the backwards of a loss for those who own it.
+
+    Args:
+        claim: the model's.
+        owners: the parameters of each of them.
+        loss: its name.
+    """
+
+    def __init__(self, claim: Claim, owners: Sequence[Sequence[nn.Parameter]], loss: str) -> None:
+        self._claim = claim
+        self._loss = loss
+        self._owned = [parameter for owned in owners for parameter in owned]
+        self._mine = {id(parameter) for parameter in self._owned}
+        self._others = [p for p in claim.parameters if id(p) not in self._mine]
+        self._sharded = any(map(is_sharded, claim.parameters))
+        self._sight = Sight()
+        self._said = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Isolation, (self._claim, [self._owned], self._loss)  # a copy has seen nothing yet
+
+    def backward(
+        self, loss: Tensor, *, since: int | None = None, retain_graph: bool = False, past_hooks: bool = False
+    ) -> None:
+        """Add the gradients of `loss`, a scalar, to those of the owned parameters and of no others.
+
+        Args:
+            loss: 0-d.
+            since: `graph_age` before the forward pass; None is unknown.
+            retain_graph: another backward follows.
+            past_hooks: a wrapper that waits for gradients must not get these.
+
+        Raises:
+            GraphError: a reentrant checkpoint was asked for single gradients, as by `past_hooks`.
+        """
+        if not self._sharded:  # there, the leaves are whole parameters that nobody owns
+            self._sight.look(loss.grad_fn, since, self._mine)
+            self._say_strays()
+        if past_hooks and self._sight.reentrant:
+            raise _broke_off(self._loss)
+        try:
+            self._way(past_hooks).backward(loss, retain_graph=retain_graph)
+        except RuntimeError as error:
+            if "use_reentrant=True" not in str(error):
+                raise
+            self._sight.reentrant = True
+            raise _broke_off(self._loss) from error
+
+    def _say_strays(self) -> None:
+        """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
+        if self._said or not self._sight.strays:
+            return
+        told = {id(p) for p in (*self._claim.parameters, *self._claim.of_others())}
+        strays = [tuple(stray.shape) for stray in self._sight.strays if id(stray) not in told]
+        self._said = bool(strays)
+        if strays:
+            _log.warning(
+                "loss %r also reaches %d parameters outside the model, of shapes %s: it gives them no "
+                "gradient. If they are to learn from it, make them a part of the model",
+                self._loss,
+                len(strays),
+                ", ".join(map(str, strays[:5])) + (", ..." if len(strays) > 5 else ""),
+            )
+
+    def _way(self, past_hooks: bool) -> Way:
+        if past_hooks:
+            return PastHooks(self._owned)
+        if self._sharded or self._sight.reentrant:
+            others = [*self._others, *self._claim.of_others(), *self._sight.strays]
+            return ByStashing(others) if others else WholeModel()
+        if self._others or self._sight.blind or self._sight.strays or self._claim.has_others():
+            return ByInputs(self._owned)
+        return WholeModel()
 
 
 class WholeModel:
-    """Every parameter of the model is the owner's."""
+    """Nobody but the owner has parameters that the graph might reach."""
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """A plain backward."""
@@ -49,7 +133,7 @@ class WholeModel:
 class ByStashing:
     """Sets the others' gradients aside for the time of the backward."""
 
-    def __init__(self, others: Sequence[nn.Parameter]) -> None:
+    def __init__(self, others: Sequence[Tensor]) -> None:
         self._others = others
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
@@ -65,21 +149,45 @@ class ByStashing:
 
 
 class ByInputs:
-    """Asks autograd for the owned gradients alone, as long as the graph allows it."""
+    """Asks autograd for the owned gradients alone."""
 
-    def __init__(self, owned: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+    def __init__(self, owned: Sequence[nn.Parameter]) -> None:
         self._owned = owned
-        self._stashing = ByStashing(others)
-        self._reentrant = False
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
-        """A backward towards the owned parameters; by stashing from the first reentrant graph on."""
-        self._reentrant = self._reentrant or _is_reentrant(loss)
-        if self._reentrant:
-            self._stashing.backward(loss, retain_graph=retain_graph)
-            return
+        """A backward towards the owned parameters that are not frozen, of which there must be one."""
         inputs = [parameter for parameter in self._owned if parameter.requires_grad]
         loss.backward(inputs=inputs, retain_graph=retain_graph)  # type: ignore[no-untyped-call]  # see above
+
+
+class PastHooks:
+    """Asks autograd for the owned gradients as values.
+
+    DistributedDataParallel listens where autograd adds to `.grad`. It is not told of these gradients, and
+    what it has prepared for its next backward stays as it is.
+    """
+
+    def __init__(self, owned: Sequence[nn.Parameter]) -> None:
+        self._owned = owned
+
+    def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
+        """See `ByInputs`."""
+        leaves = [parameter for parameter in self._owned if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, leaves, retain_graph=retain_graph, allow_unused=True)
+        with torch.no_grad():
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    _add(leaf, gradient)
+
+
+def _add(leaf: nn.Parameter, gradient: Tensor) -> None:
+    """As autograd does it; a gradient is copied first, for others may look at its memory."""
+    if leaf.grad is not None:
+        leaf.grad = leaf.grad + gradient if leaf.grad.is_sparse else leaf.grad.add_(gradient)
+    elif gradient.is_sparse:
+        leaf.grad = gradient.clone()
+    else:
+        leaf.grad = torch.empty_like(leaf).copy_(gradient)
 
 
 @contextmanager
@@ -100,28 +208,34 @@ def zeroed(leaves: Sequence[Tensor]) -> Iterator[None]:
             hook.remove()
 
 
-def lateness_behind(error: RuntimeError, loss: str) -> GraphError | None:
-    """What to do, if the error means that the graph was used by another step before."""
+def lateness_behind(error: RuntimeError, loss: str, *, shared: bool) -> GraphError | None:
+    """What to do, if the error means that the graph was used before.
+
+    Args:
+        error: torch's.
+        loss: its name.
+        shared: other OptimSchedulers train the same model, and theirs may have been the step before.
+    """
     if not any(sign in str(error) for sign in ("a second time", "modified by an inplace operation")):
         return None
+    together = (
+        "OptimSchedulers whose losses share a graph take their step together: "
+        "OptimSchedulerDict({'name': optim, ...}).step(losses). Otherwise: "
+    )
     return GraphError(
         f"the backward of loss {loss!r} came too late: its graph was freed, or weights in it have moved. "
-        "OptimSchedulers whose losses share a graph take their step together: "
-        "OptimSchedulerDict({'name': optim, ...}).step(losses) "
+        f"{together if shared else ''}"
+        "Does a state (hidden, memory) of the last batch go into this one? Write state.detach(). "
+        "Was loss.backward() called before step()? Leave it out. "
+        "Was the loss computed before the last update? Compute it anew "
         f"(torch: {str(error).splitlines()[0]:.160})"
     )
 
 
-def _is_reentrant(loss: Tensor) -> bool:
-    """Whether a node of the graph runs a backward of its own (torch's, fairscale's, DeepSpeed's)."""
-    todo: list[Node | None] = [loss.grad_fn]
-    seen: set[Node | None] = {None}
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        if "CheckpointFunction" in type(node).__name__:
-            return True
-        seen.add(node)
-        todo += [following for following, _ in node.next_functions]
-    return False
+def _broke_off(loss: str) -> GraphError:
+    return GraphError(
+        f"the backward of loss {loss!r} broke off at a reentrant checkpoint, which cannot give single "
+        "gradients, and its window was dropped. Write checkpoint(..., use_reentrant=False); under "
+        "DistributedDataParallel also run every training forward inside: "
+        "with optim.forward(): losses = model(batch)"
+    )

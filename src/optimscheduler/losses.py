@@ -10,7 +10,28 @@ from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
 from optimscheduler.scalars import Scalar
 
-__all__ = ["pick_loss", "pick_weight"]
+__all__ = ["by_name", "pick_loss", "pick_weight"]
+
+
+def by_name(losses: Mapping[str, Tensor] | Tensor, wanted: Mapping[str, str]) -> Mapping[str, Tensor]:
+    """The losses by name; one tensor alone is the loss that everybody wants.
+
+    Args:
+        losses: as `step` was given them.
+        wanted: name of an OptimScheduler that the batch is for -> name of its loss.
+
+    Raises:
+        ConfigError: it is one tensor, and they want several losses.
+    """
+    if not isinstance(losses, Tensor):
+        return losses
+    if len(set(wanted.values())) > 1:
+        told = ", ".join(f"{loss!r} (of {name!r})" for name, loss in list(wanted.items())[:5])
+        raise ConfigError(
+            f"losses: one tensor was given, and several losses are optimised: {told}; give a dict of them, "
+            "name -> loss"
+        )
+    return dict.fromkeys(wanted.values(), losses)
 
 
 def pick_loss(losses: Mapping[str, Tensor], name: str) -> Tensor:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,6 +23,15 @@ from optimscheduler.values import Values
 from optimscheduler.window import Window
 
 __all__ = ["Member"]
+
+_NOT_REACHED: Final = (
+    "it does not depend on them. Is it the right loss (optim_loss), or was something detached or frozen on "
+    "the way?"
+)
+_REPLACED: Final = (
+    "they are not the model's any more. Parameters that were replaced, as by load_state_dict(assign=True), "
+    "need a new OptimScheduler"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +61,7 @@ class Member:
     window: Window = field(default_factory=Window)
     said_missing: bool = False
     said_none: bool = False
+    said_frozen: bool = False
     updates: int = 0
     fewest: float = math.inf  # parameters with a gradient, of all windows
     said_strangers: set[str] = field(default_factory=set)
@@ -115,15 +125,35 @@ class Member:
                 _listed(strangers),
             )
 
-    def say_none(self, logger: logging.Logger) -> None:
-        """Say that its loss gives no gradient to any parameter, once."""
-        if not self.said_none:
+    def idles(self, name: str, logger: logging.Logger) -> bool:
+        """Whether all its parameters are frozen; said once."""
+        if any(parameter.requires_grad for parameter in self.gradients.parameters):
+            return False
+        if not self.said_frozen:
+            self.said_frozen = True
             logger.warning(
-                "loss %r gives no gradient to any of its %d parameters, so nothing is updated. Are they "
-                "still the model's? Parameters that were replaced, as by load_state_dict(assign=True), need "
-                "a new OptimScheduler",
+                "OptimScheduler %r idles: all its %d parameters are frozen (requires_grad=False). It goes on "
+                "when they are not; in alternating training, step(losses, only=[...]) names who takes part",
+                name,
+                len(self.gradients.parameters),
+            )
+        return True
+
+    def say_none(self, model: nn.Module, logger: logging.Logger) -> None:
+        """Say that its loss gives no gradient to any parameter, and why, once.
+
+        Args:
+            model: that should have the parameters.
+            logger: where to.
+        """
+        if not self.said_none:
+            there = {id(parameter) for parameter in model.parameters()}
+            kept = any(id(parameter) in there for parameter in self.gradients.parameters)
+            logger.warning(
+                "loss %r gives no gradient to any of its %d parameters, so nothing is updated: %s",
                 self.loss,
                 len(self.gradients.parameters),
+                _NOT_REACHED if kept else _REPLACED,
             )
         self.said_none = True
 

@@ -7,35 +7,45 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Self, final
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optimscheduler.checks import boolean, number, one_of
+from optimscheduler.choice import choose
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Cadence, Clock
+from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
-from optimscheduler.group_rules import read_rules
 from optimscheduler.guard import guard_for
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.losses import by_name
 from optimscheduler.member import Member
-from optimscheduler.optimizer import (
-    build_optimizer,
-    find_optimizer,
-    group_keys,
-    may_be_fused,
-    path_of,
-    peak_lr,
-)
-from optimscheduler.parameters import OwnedParameters, own
+from optimscheduler.optimizer import may_be_fused
+from optimscheduler.parameters import OwnedParameters
 from optimscheduler.plain_config import config_differences, fingerprint, plain
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
 from optimscheduler.schedules.base import checked_schedule
+from optimscheduler.settings import (
+    AccumGrad,
+    GradNormType,
+    Layout,
+    LrClock,
+    Names,
+    OnMismatch,
+    OptimType,
+    ParamGroups,
+    UseAmp,
+    WrittenGuard,
+    WrittenSchedule,
+    WrittenSchedules,
+)
 from optimscheduler.state import (
     check_fits,
     check_torch_state,
@@ -46,14 +56,12 @@ from optimscheduler.state import (
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.values import Values, driven_by
+from optimscheduler.values import Values
+from optimscheduler.weakly import Weakly
 
-__all__ = ["NAME", "OnMismatch", "OptimScheduler"]
+__all__ = ["NAME", "OptimScheduler"]
 
 _log = logging.getLogger("optimscheduler")
-
-OnMismatch = Literal["error", "config", "checkpoint"]
-"""Which side wins where a checkpoint's configuration is another: neither, the object's, the checkpoint's."""
 
 _CHECK_EVERY: Final = 100  # updates
 
@@ -73,7 +81,8 @@ class OptimScheduler:
     nothing else: `sche_init`, `update_lr`, `extra_repr_fn`.
 
     Args:
-        optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
+        optim_type: a name in `torch.optim`, a dotted path to an `Optimizer` subclass, or such a class. Or an
+            optimizer that is there already, see `from_optimizer`.
         optim_conf: its keyword arguments. `lr` is the base value: the peak of every schedule.
         model: the model, on its device already; its parameters are optimised.
         distributed: average the gradients over the ranks of torch.distributed. A model wrapped in
@@ -83,7 +92,8 @@ class OptimScheduler:
         step_per_update: every how many windows this object does something, >= 1.
         use_amp: False; True, which is float16 with a loss scale on CUDA and nothing elsewhere;
             `"fp16"` or `"bf16"`, which are honoured anywhere.
-        accum_grad: batches per window, >= 1.
+        accum_grad: batches per window, >= 1. `"host"`, for a loop that somebody else runs: a window ends
+            where `forward` or `step` is told `last=True`, or with `flush()`.
         ft_factor: constant factor of the learning rate, > 0.
         grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
@@ -113,33 +123,31 @@ class OptimScheduler:
 
     def __init__(
         self,
-        optim_type: str,
-        optim_conf: Mapping[str, Any],
+        optim_type: OptimType,
+        optim_conf: Mapping[str, Any] | None,
         model: nn.Module,
         distributed: bool = False,
         optim_loss: str | None = None,
-        updated_modules: str | Sequence[str] | None = None,
+        updated_modules: Names | None = None,
         step_per_update: int = 1,
-        use_amp: bool | str = True,
-        accum_grad: int = 1,
+        use_amp: UseAmp = True,
+        accum_grad: AccumGrad = 1,
         ft_factor: float = 1.0,
         grad_clip: float | None = 1.0,
-        grad_norm_type: float | str = 2.0,
+        grad_norm_type: GradNormType = 2.0,
         *,
-        schedule: object = None,
-        schedules: Mapping[str, object] | None = None,
-        param_groups: Sequence[object] | None = None,
-        exclude: str | Sequence[str] = (),
-        guard: object = None,
-        lr_clock: str = "window",
+        schedule: WrittenSchedule | None = None,
+        schedules: WrittenSchedules | None = None,
+        param_groups: ParamGroups | None = None,
+        exclude: Names = (),
+        guard: WrittenGuard | None = None,
+        lr_clock: LrClock = "window",
         max_skips: int = 25,
         forensics: bool = False,
         check_ranks: bool = False,
-        layout: str = "auto",
+        layout: Layout = "auto",
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
-        if not isinstance(optim_conf, Mapping):
-            raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r:.80}")
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         boolean("distributed", distributed)
@@ -153,11 +161,9 @@ class OptimScheduler:
         self.optim_loss = optim_loss
         self.updated_modules = [updated_modules] if isinstance(updated_modules, str) else updated_modules
         excluded = [exclude] if isinstance(exclude, str) else list(exclude)
-        optimizer_class = find_optimizer(optim_type)
-        base_lr = peak_lr(optimizer_class, optim_conf)
-        rules = read_rules(param_groups, group_keys(optimizer_class))
-        owned = own(model, self.updated_modules, excluded, rules, base_lr)
-        self.optimizer = build_optimizer(optimizer_class, optim_conf, owned)
+        self._chosen = choose(optim_type, optim_conf, model, self.updated_modules, excluded, param_groups)
+        owned = self._chosen.owned
+        self.optimizer = self._chosen.optimizer
         # base values, parts
         self.schedule = self._read_schedule(schedule)
         of_all_groups = _read_all("schedules", schedules)
@@ -180,16 +186,18 @@ class OptimScheduler:
             ),
             clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
             guard=guard_for(guard),
-            write=self._write,
+            write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
             values=Values(
                 self.optimizer,
-                base_lr,
+                self._chosen.base_lr,
                 number("ft_factor", ft_factor, above=0),
                 driven_by(
                     self.optimizer,
                     of_all_groups,
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in owned.groups],
                 ),
+                driver=self._driver(),
+                before=self._chosen.lr_before(self._driver()),
             ),
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
@@ -200,10 +208,8 @@ class OptimScheduler:
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
         self._config = plain(
             {
-                "optim_type": path_of(optimizer_class),
-                "optim_conf": optim_conf,
+                **self._chosen.config,
                 "optim_loss": optim_loss,
-                "updated_modules": self.updated_modules,
                 "step_per_update": step_per_update,
                 "use_amp": use_amp,
                 "accum_grad": accum_grad,
@@ -212,8 +218,6 @@ class OptimScheduler:
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
                 **({"schedules": of_all_groups} if of_all_groups else {}),
-                "param_groups": param_groups or [],
-                "exclude": excluded,
                 "guard": guard,
                 "lr_clock": lr_clock,
                 **sche_conf,
@@ -221,6 +225,32 @@ class OptimScheduler:
         )
         self.member.fingerprint = fingerprint(self._config)
         self.sche_init(**sche_conf)
+
+    @classmethod
+    def from_optimizer(cls, optimizer: Optimizer, model: nn.Module, **keywords: Any) -> Self:
+        """Take over an optimizer that is there already, with its groups and the state that it has.
+
+            optim = OptimScheduler.from_optimizer(optimizer, model, schedule="Cosine(steps=900)")
+
+        It becomes `optim.optimizer`, and what it holds is what is owned. The base learning rate is that of
+        its `defaults`, or where they have none that of its first group.
+
+        Args:
+            optimizer: over parameters of the model, all or some of them.
+            model: as for the constructor.
+            **keywords: the constructor's other arguments. Any: theirs.
+
+        Raises:
+            ConfigError: no optimizer, or an argument that would change what it holds.
+            ParameterError: it holds parameters that are not the model's.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"from_optimizer takes a torch.optim.Optimizer, got {optimizer!r:.80}; a class or a name "
+                f"goes to {cls.__name__}(...) itself, with its optim_conf"
+            )
+        told = {key: value for key, value in keywords.items() if value is not None or key != "exclude"}
+        return cls(optimizer, told.pop("optim_conf", None), model, **told)
 
     # ---- the three hooks ----
 
@@ -267,7 +297,7 @@ class OptimScheduler:
     @final
     def step(
         self,
-        losses: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor] | Tensor,
         time_func: Timer | None = None,
         optim_name: str | None = None,
         step_num: int | None = None,
@@ -275,11 +305,12 @@ class OptimScheduler:
         logger: logging.Logger | None = None,
         *,
         weight: Scalar | Mapping[str, Scalar] | None = None,
+        last: bool = False,
     ) -> StepReport:
         """Optimise with the losses of one batch: backward, and the update if it completes a window.
 
         Args:
-            losses: name -> scalar tensor; never modified.
+            losses: name -> scalar tensor, or this object's loss alone; never modified.
             time_func: entered with `["loss_backward_time", optim_name]` and `["optim_time", optim_name]`.
             optim_name: the name of this object in those.
             step_num: the batch number, from 1, if `forward` was not told.
@@ -287,22 +318,25 @@ class OptimScheduler:
             logger: for refused gradients; None is the logger `optimscheduler`.
             weight: items (tokens, frames) behind the mean loss, >= 0, or one number per loss name. The
                 gradient of the window is then sum(n_i grad_i) / sum(n_i), equal to one big batch's.
+            last: this batch ends its window, for loops without `forward`, which is told otherwise.
 
         Returns:
             What happened; its tensors stay on the device until `.read()`.
 
         Raises:
             LossNotFound: `losses` lacks the loss.
-            ConfigError: the loss is no scalar or needs no gradient, or `step_num` does not go forward.
+            ConfigError: the loss is no scalar or needs no gradient, `step_num` does not go forward, or
+                `last` is not what `forward` was told.
             NonFiniteError: more than `max_skips` gradients in a row were refused.
         """
         reports = self._line.step(
-            losses,
+            by_name(losses, {NAME: self.member.loss}),
             weight=weight,
             step_num=step_num,
             epoch=epoch_num,
             timer=_renamed(time_func, optim_name),
             logger=logger or _log,
+            last=last,
         )
         return reports[NAME]
 
@@ -374,16 +408,16 @@ class OptimScheduler:
         return self.member.owned
 
     @property
-    def use_amp(self) -> bool | str:
+    def use_amp(self) -> UseAmp:
         """The precision asked for."""
-        use_amp: bool | str = self._config["use_amp"]
+        use_amp: UseAmp = self._config["use_amp"]
         return use_amp
 
     # ---- what the origin's subclasses may read ----
 
     @property
-    def accum_grad(self) -> int:
-        """Batches per window."""
+    def accum_grad(self) -> AccumGrad:
+        """Batches per window, or `"host"`."""
         return self.member.clock.cadence.accum_grad
 
     @property
@@ -500,6 +534,7 @@ class OptimScheduler:
             )
         described = self
         if changed and on_mismatch == "checkpoint":
+            self._chosen.check_buildable(changed)
             try:
                 described = type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
             except OptimSchedulerError as error:
@@ -531,6 +566,12 @@ class OptimScheduler:
     @classmethod
     def _computes_lr(cls) -> bool:
         return cls.update_lr is not OptimScheduler.update_lr
+
+    def _driver(self) -> str | None:
+        """What drives the learning rate of all groups, for people; None where it stays."""
+        if self._computes_lr():
+            return f"{type(self).__name__}.update_lr"
+        return None if type(self.schedule) is Constant else repr(self.schedule)
 
     def _read_schedule(self, schedule: object) -> AnySchedule | None:
         if schedule is None:

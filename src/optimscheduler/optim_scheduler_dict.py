@@ -12,8 +12,10 @@ from torch import Tensor
 from optimscheduler.checks import one_of
 from optimscheduler.errors import CheckpointError, ConfigError, ParameterError
 from optimscheduler.ledger import StepReport
-from optimscheduler.optim_scheduler import OnMismatch, OptimScheduler
+from optimscheduler.losses import by_name
+from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.scalars import Scalar
+from optimscheduler.settings import OnMismatch, Unowned
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import sync_for
 
@@ -42,7 +44,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         ParameterError: a trainable parameter has two owners, or none and `unowned="error"`.
     """
 
-    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: str = "warn") -> None:
+    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: Unowned = "warn") -> None:
         one_of("unowned", unowned, ["warn", "error"])
         if not members:
             raise ConfigError("an OptimSchedulerDict needs at least one OptimScheduler")
@@ -69,7 +71,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
                     "the members train one model, so they must have the same"
                 )
 
-    def _check_owners(self, unowned: str) -> None:
+    def _check_owners(self, unowned: Unowned) -> None:
         owners: dict[int, str] = {}
         for name, optim in self._members.items():
             for parameter_name, parameter in optim.owned.by_name.items():
@@ -121,7 +123,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
 
     def step(
         self,
-        losses: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor] | Tensor,
         time_func: Timer | None = None,
         step_num: int | None = None,
         epoch_num: int | None = None,
@@ -129,11 +131,12 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         *,
         weight: Scalar | Mapping[str, Scalar] | None = None,
         only: Collection[str] | None = None,
+        last: bool = False,
     ) -> dict[str, StepReport]:
         """Optimise with the losses of one batch; see `OptimScheduler.step`.
 
         Args:
-            losses: name -> scalar tensor; never modified.
+            losses: name -> scalar tensor, or one tensor where all name the same loss; never modified.
             time_func: entered with `["loss_backward_time", name]` and `["optim_time", name]`.
             step_num: the batch number, from 1, if `forward` was not told; None lets every member count.
             epoch_num: the epoch, from 1.
@@ -141,6 +144,7 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
             weight: items behind the mean losses, one number or one per loss name.
             only: names of the members that this batch is for, in alternating training; the clocks of the
                 others stand still.
+            last: this batch ends its windows, for loops without `forward`, which is told otherwise.
 
         Returns:
             Name -> report.
@@ -150,14 +154,16 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
             ConfigError: see `OptimScheduler.step`; or `only` names no member.
             NonFiniteError: more than `max_skips` gradients of a member in a row were refused.
         """
+        wanted = {name: member.loss for name, member in self._line.members.items() if _among(name, only)}
         return self._line.step(
-            losses,
+            by_name(losses, wanted),
             weight=weight,
             step_num=step_num,
             epoch=epoch_num,
             timer=time_func or untimed,
             logger=logger or _log,
             only=only,
+            last=last,
         )
 
     def flush(self) -> dict[str, StepReport]:
@@ -201,3 +207,8 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         if on_mismatch == "checkpoint":  # members that were built anew had loss scales of their own
             for name, optim in self._members.items():
                 optim.load_state_dict(state[name])
+
+
+def _among(name: str, only: Collection[str] | None) -> bool:
+    """Whether a batch is for the member of that name."""
+    return only is None or name in ([only] if isinstance(only, str) else only)

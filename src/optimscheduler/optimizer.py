@@ -16,34 +16,55 @@ from optimscheduler.lookup import check_call, class_at, reason
 from optimscheduler.parameters import OwnedParameters
 from optimscheduler.shards import is_sharded
 
-__all__ = ["build_optimizer", "find_optimizer", "group_keys", "may_be_fused", "path_of", "peak_lr"]
+__all__ = [
+    "build_optimizer",
+    "check_drivable",
+    "find_optimizer",
+    "group_keys",
+    "may_be_fused",
+    "path_of",
+    "peak_lr",
+]
 
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 _FUSED_DEVICES = {"cpu", "cuda"}
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def find_optimizer(optim_type: str) -> type[Optimizer]:
+def find_optimizer(optim_type: str | type[Optimizer]) -> type[Optimizer]:
     """The optimizer class of that name.
 
     Args:
-        optim_type: a name in `torch.optim`, or a dotted path to an `Optimizer` subclass.
+        optim_type: a name in `torch.optim`, a dotted path to an `Optimizer` subclass, or one itself.
 
     Raises:
         ConfigError: no such class, no optimizer, or one whose `step` needs a closure.
     """
     known = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer)}
     del known["Optimizer"]
-    found: type[Optimizer] = class_at(optim_type, Optimizer, "optim_type", known)
-    closure = inspect.signature(found.step).parameters.get("closure")
-    if found is Optimizer:
+    found: type[Optimizer] = (
+        optim_type
+        if isinstance(optim_type, type) and issubclass(optim_type, Optimizer)
+        else class_at(optim_type, Optimizer, "optim_type", known)
+    )
+    check_drivable(found)
+    return found
+
+
+def check_drivable(optimizer_class: type[Optimizer]) -> None:
+    """Check that an optimizer takes its step from one gradient.
+
+    Raises:
+        ConfigError: it is the base class, or its `step` needs a closure.
+    """
+    closure = inspect.signature(optimizer_class.step).parameters.get("closure")
+    if optimizer_class is Optimizer:
         raise ConfigError("optim_type: Optimizer is the base class; name one of its subclasses")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
-            f"optim_type: {found.__name__}.step needs a closure that evaluates the model several times "
-            "for one batch; an OptimScheduler is given one loss per batch, so it cannot drive it"
+            f"optim_type: {optimizer_class.__name__}.step needs a closure that evaluates the model several "
+            "times for one batch; an OptimScheduler is given one loss per batch, so it cannot drive it"
         )
-    return found
 
 
 def path_of(optimizer_class: type[Optimizer]) -> str:

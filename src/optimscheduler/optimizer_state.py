@@ -83,7 +83,7 @@ def load_optimizer(
     raw["state"] = {index[name]: _copied(saved["state"][name]) for name in present}
     saved_group = {name: group for group in saved["groups"] for name in group["params"]}
     for group in raw["param_groups"]:
-        theirs = saved_group.get(names[group["params"][0]], {})
+        theirs = saved_group.get(names[group["params"][0]], {}) if group["params"] else {}
         added = {key: value for key, value in theirs.items() if settings or key not in group}
         group.update({key: value for key, value in added.items() if key not in _IMPLEMENTATION})
     kept = raw["state"]

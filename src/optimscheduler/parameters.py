@@ -14,13 +14,29 @@ from optimscheduler._torch_compat import unsaved_buffers
 from optimscheduler.errors import ParameterError, nearest
 from optimscheduler.group_rules import GroupRule, pattern
 
-__all__ = ["OwnedParameters", "ParameterGroup", "canonical", "own", "own_again", "saved_buffers", "select"]
+__all__ = [
+    "OwnedParameters",
+    "ParameterGroup",
+    "canonical",
+    "first_names",
+    "own",
+    "own_again",
+    "saved_buffers",
+    "select",
+]
 
-_WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+_WRAPPERS = {
+    "module",  # DistributedDataParallel
+    "_orig_mod",  # torch.compile
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",  # Lightning Fabric, which holds the model twice
+    "_original_module",
+}
 
 
 def canonical(name: str) -> str:
-    """A parameter's name without what DDP, compile and checkpoint wrappers put into it.
+    """A parameter's name without what DDP, compile, checkpoint and Fabric wrappers put into it.
 
     >>> canonical("module._orig_mod.encoder.weight")
     'encoder.weight'
@@ -111,6 +127,12 @@ def select(
             f"{what} has no trainable parameter: {len(owned)} selected, none with requires_grad=True"
         )
     return owned
+
+
+def first_names(model: nn.Module) -> dict[int, str]:
+    """By identity, the canonical name of every parameter; of a tied one the first."""
+    names, _ = _all_names(model)
+    return {key: aliases[0] for key, aliases in names.items()}
 
 
 def _all_names(model: nn.Module) -> tuple[dict[int, list[str]], dict[int, nn.Parameter]]:

@@ -19,7 +19,15 @@ from optimscheduler._torch_compat import update_scale_
 from optimscheduler.errors import ConfigError, nearest
 from optimscheduler.scalars import Flag, Scalar, is_finite, is_not
 
-__all__ = ["Autocast", "FullPrecision", "LossScale", "LossScaled", "Precision", "precision_for"]
+__all__ = [
+    "Autocast",
+    "FullPrecision",
+    "LossScale",
+    "LossScaled",
+    "Precision",
+    "forget_casts",
+    "precision_for",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -222,6 +230,12 @@ class LossScaled(Autocast):
         for name, scaler in self._scales.items():
             if name not in open_losses:
                 scaler.update()
+
+
+def forget_casts(device_type: str) -> None:
+    """After an update inside an autocast of the caller's: it would keep its copies of the old weights."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        torch.clear_autocast_cache()
 
 
 def precision_for(use_amp: bool | str, device: torch.device) -> Precision:

@@ -6,6 +6,7 @@ parameters  canonical name -> shape
 optimizer   state by name, groups
 scaler      the loss scale, or None
 clock, ledger, guard, feedback
+values      what was left in the optimizer's groups, or left out
 layout      which small parameters lie side by side, by name; None, or left out, for none
 window      the open window, with its gradients by name
 """
@@ -60,6 +61,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "ledger": m.ledger.state_dict(),
         "guard": m.guard.state_dict(),
         "feedback": m.feedback,
+        "values": m.values.state_dict(),
         "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
     }
@@ -145,10 +147,20 @@ def _load_parts(
     m.gradients.restore({name: g for name, g in state["window"]["gradients"].items() if name in fitting})
     m.gradients.arrange(state.get("layout"))
     _rescale(m, precision, state["window"]["scale"])
-    if settings and sum(state["ledger"].values()):
-        m.values.loaded()
+    values = state.get("values") or {"written": sum(state["ledger"].values()) > 0}
+    if settings:
+        m.values.load_state_dict(values)
+    else:
+        same = _rates(state["config"]) == _rates(config)
+        m.values.take_over(values, state["optimizer"]["groups"], same=same)
     if state["config"]["schedule"] == config["schedule"]:
         m.feedback = state["feedback"]
+
+
+def _rates(config: Mapping[str, Any]) -> list[Any]:
+    """What a configuration says of learning rates. Any: plain values."""
+    keys = ("optim_type", "updated_modules", "exclude", "ft_factor", "schedule", "param_groups")
+    return [config["optim_conf"].get("lr"), *(config.get(key) for key in keys)]
 
 
 def _rescale(m: Member, precision: Precision, saved: float) -> None:

@@ -26,15 +26,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import graph_age
 from optimscheduler.apply import kernel_for
 from optimscheduler.checks import whole
 from optimscheduler.clock import Beat
-from optimscheduler.errors import ConfigError, NonFiniteError, nearest
-from optimscheduler.isolation import Isolation, isolation_for, lateness_behind, zeroed
+from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
+from optimscheduler.isolation import Isolation, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
-from optimscheduler.precision import Precision
+from optimscheduler.owners import Claim
+from optimscheduler.precision import Precision, forget_casts
 from optimscheduler.ranks import absence_behind
 from optimscheduler.scalars import Scalar, is_not, seen
 from optimscheduler.sync import GradientSync
@@ -82,7 +84,9 @@ class BatchStep:
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
         self._model = model
-        self._parameters = list(model.parameters())  # of a sharded model: those that stay
+        self._claim = Claim(model, members.values())
+        self._device_type = next(model.parameters()).device.type
+        self._since: int | None = None  # how old graphs were before the forward pass
         self._isolations: dict[tuple[str, ...], Isolation] = {}
 
     @contextmanager
@@ -96,7 +100,8 @@ class BatchStep:
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
-            with self.sync.forward(completes), self.precision.autocast():
+            with self._claim.quiet_others(), self.sync.forward(completes), self.precision.autocast():
+                self._since = graph_age()
                 yield
         except BaseException:
             self._opened = None  # this batch is not coming
@@ -112,19 +117,22 @@ class BatchStep:
         timer: Timer = untimed,
         logger: logging.Logger = _log,
         only: Collection[str] | None = None,
+        last: bool = False,
     ) -> dict[str, StepReport]:
         """One batch: its backwards, then an update for every member whose window it completes.
 
-        `only` names the members that the batch is for; the clocks of the others stand still.
+        `only` names the members that the batch is for; the clocks of the others stand still. `last` ends
+        their windows, where `forward` was not entered to say so.
         """
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
-        beats = self._take(step_num, self.members if only is None else only)
+        beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
-        self._backward(beats, losses, weight, timer)
+        self._backward(beats, losses, weight, timer, logger)
         for name, beat in beats.items():
             self.members[name].clock.take(beat, epoch)
         closed = self._close([name for name, beat in beats.items() if beat.completes], timer, logger)
+        self._since = graph_age()
         return {name: closed[name] if name in closed else self.members[name].report() for name in beats}
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
@@ -145,23 +153,28 @@ class BatchStep:
         """Others may have replaced parameters in the model and in the optimizers of these members."""
         followed = [self.members[name].follow(self._model) for name in names]
         if any(followed):
-            self._parameters = list(self._model.parameters())
+            self._claim = Claim(self._model, self.members.values())
             self._isolations.clear()
 
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
 
-    def _take(self, step_num: int | None, names: Collection[str]) -> dict[str, Beat]:
+    def _take(self, step_num: int | None, names: Collection[str], last: bool) -> dict[str, Beat]:
         """The beats of these members, as `forward` opened them, or new ones."""
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
-        beats, self._opened = self._opened or self._beats(step_num), None
+        beats, self._opened = self._opened or self._beats(step_num, last), None
         for beat in beats.values():
             if step_num is not None and step_num != beat.batch:
                 raise ConfigError(
                     f"step_num: forward() was entered for batch {beat.batch}, step() was given {step_num}"
+                )
+            if last and not beat.ends:
+                raise ConfigError(
+                    f"last: forward() was entered for batch {beat.batch} without last=True, step() was given "
+                    "it; say it to forward, or to step alone where there is no forward()"
                 )
         return {name: beat for name, beat in beats.items() if name in names}
 
@@ -171,11 +184,12 @@ class BatchStep:
         losses: Mapping[str, Tensor],
         weight: Scalar | Mapping[str, Scalar] | None,
         timer: Timer,
+        logger: logging.Logger,
     ) -> None:
         """The gradients of the active members, one backward per distinct loss."""
         turns: dict[str, _Turn] = {}
         for name, beat in beats.items():
-            if beat.active:
+            if beat.active and not self.members[name].idles(name, logger):
                 loss = self.members[name].loss
                 if loss not in turns:
                     turns[loss] = _Turn(pick_loss(losses, loss), pick_weight(weight, loss))
@@ -187,10 +201,11 @@ class BatchStep:
                 self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
         left = len(turns)
         try:
-            for loss, turn in turns.items():
-                left -= 1
-                with timer(["loss_backward_time", next(iter(turn.members))]):
-                    self._backward_one(loss, turn, retain_graph=left > 0)
+            with self.sync.backward():
+                for loss, turn in turns.items():
+                    left -= 1
+                    with timer(["loss_backward_time", next(iter(turn.members))]):
+                        self._backward_one(loss, turn, retain_graph=left > 0)
         except BaseException:
             for turn in turns.values():  # half a gradient is none
                 for member in turn.members.values():
@@ -205,24 +220,35 @@ class BatchStep:
     def _backward_one(self, name: str, turn: _Turn, *, retain_graph: bool) -> None:
         """Add the gradient of one loss to those of its active owners, and to no others."""
         items = 1.0 if turn.weight is None else turn.weight
-        isolation = self._isolation(tuple(turn.members))
+        counts = isinstance(items, Tensor) or items > 0
+        if not (counts or self.sync.waits):
+            return
+        owners = [member.gradients.parameters for member in turn.members.values()]
+        isolation = self._isolation(tuple(turn.members), owners, name)
+        # with nothing behind it, a loss may even be 0 / 0
+        loss = self.precision.scaled(name, turn.loss, items) if counts else turn.loss.nan_to_num() * 0.0
         try:
-            if isinstance(items, Tensor) or items > 0:
-                isolation.backward(self.precision.scaled(name, turn.loss, items), retain_graph=retain_graph)
-            elif self.sync.waits:  # with nothing behind it, a loss may even be 0 / 0
-                with zeroed([p for member in turn.members.values() for p in member.gradients.parameters]):
-                    isolation.backward(turn.loss.nan_to_num() * 0.0, retain_graph=retain_graph)
+            with _NOTHING if counts else zeroed([parameter for owned in owners for parameter in owned]):
+                isolation.backward(
+                    loss, since=self._since, retain_graph=retain_graph, past_hooks=self.sync.past_hooks
+                )
         except RuntimeError as error:
-            what = f"reduce the gradients of loss {name!r} in its backward"
-            if explained := absence_behind(error, what) or lateness_behind(error, name):
+            if explained := self._explained(error, name):
                 raise explained from error
             raise
 
-    def _isolation(self, names: tuple[str, ...]) -> Isolation:
-        """The way to run a backward for these members, chosen when it is first asked for."""
+    def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
+        """What torch's error in a backward says of the loop."""
+        return absence_behind(
+            error, f"reduce the gradients of loss {loss!r} in its backward"
+        ) or lateness_behind(error, loss, shared=self._claim.is_shared())
+
+    def _isolation(
+        self, names: tuple[str, ...], owners: Sequence[Sequence[nn.Parameter]], loss: str
+    ) -> Isolation:
+        """What keeps the backwards for these members apart from others."""
         if names not in self._isolations:
-            owned = [p for name in names for p in self.members[name].gradients.parameters]
-            self._isolations[names] = isolation_for(self._parameters, owned)
+            self._isolations[names] = Isolation(self._claim, owners, loss)
         return self._isolations[names]
 
     def _close(self, names: Sequence[str], timer: Timer, logger: logging.Logger) -> dict[str, StepReport]:
@@ -260,7 +286,7 @@ class BatchStep:
         m.say_missing(logger)
         m.say_strangers(self._model, logger)
         if not m.gradients.blocks():
-            m.say_none(logger)
+            m.say_none(self._model, logger)
             return m.report(met.loss, completes=True)
         scale = self.precision.scale(m.loss)
         kernel = kernel_for(m.gradients.stepped, watched=met.watched)
@@ -303,6 +329,7 @@ class BatchStep:
         """
         if closed:
             self.sync.share_buffers()
+            forget_casts(self._device_type)
         self.precision.settle({member.loss for member in self.members.values() if member.window})
 
 

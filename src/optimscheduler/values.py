@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch.optim import Optimizer
 
-from optimscheduler.checks import number
-from optimscheduler.errors import ConfigError, nearest
-from optimscheduler.schedules import Run, Schedule
+from optimscheduler.driven import Driven
+from optimscheduler.hands import Left
+from optimscheduler.schedules import Run
 
-__all__ = ["Driven", "Values", "driven_by"]
+__all__ = ["Values"]
 
-_PLACE: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
-_IMPLEMENTATION: Final = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driven:
-    """One number of one group that a schedule moves.
-
-    Args:
-        group: number of the group.
-        place: `"weight_decay"`, or `"betas[0]"` for one of several numbers.
-        base: what the schedule multiplies.
-        schedule: its factors.
-    """
-
-    group: int
-    place: str
-    base: float
-    schedule: Schedule
-
-    def value(self, step: int) -> float:
-        """The number at a real step.
-
-        Raises:
-            ConfigError: it is one of the betas, and not below 1.
-        """
-        value = self.base * self.schedule(step)
-        below = 1.0 if self.place.startswith("betas") else float("inf")
-        return number(f"schedules: {self.place} at s = {step}", value, least=0, below=below)
+_log = logging.getLogger("optimscheduler")
 
 
 class Values:
@@ -53,27 +25,55 @@ class Values:
         lr_g = ft_factor * base_g * schedule_g(s)         where the group has a schedule of its own
         value = base value * schedule(s)                  all others
 
+    Where nobody drives the learning rate it is written once, at the first update, and not even then if other
+    hands have written it before: from there on it is whatever the optimizer holds.
+
     Args:
-        optimizer: freshly built, so that its groups hold their base values.
+        optimizer: whose groups hold their base values; where a scheduler of torch's has moved them, those
+            that it started from.
         base_lr: the base value, `optim_conf["lr"]`, > 0.
         ft_factor: a constant factor for fine-tuning.
         driven: what else moves; see `driven_by`.
+        driver: what drives the learning rate, for people; None is nobody.
+        before: what the learning rate is before the first update; None is `base_lr`.
     """
 
     def __init__(
-        self, optimizer: Optimizer, base_lr: float, ft_factor: float, driven: Sequence[Driven] = ()
+        self,
+        optimizer: Optimizer,
+        base_lr: float,
+        ft_factor: float,
+        driven: Sequence[Driven] = (),
+        *,
+        driver: str | None = "the schedule",
+        before: float | None = None,
     ) -> None:
         self._optimizer = optimizer
-        self._ratios = [group["lr"] / base_lr for group in optimizer.param_groups]
+        groups = optimizer.param_groups
+        self._ratios = [float(group.get("initial_lr", group["lr"])) / base_lr for group in groups]
         self._written = False
+        self._said: set[str] = set()
         self.driven = list(driven)
+        self.driver = driver
         self.base_lr = base_lr
         self.ft_factor = ft_factor
+        self._before = base_lr if before is None else before
+        self._own = {driven.group for driven in self.driven if driven.place == "lr"}
+        places = [(i, "lr") for i in range(len(groups))]
+        self._left = Left(optimizer, [*places, *((driven.group, driven.place) for driven in self.driven)])
+        self._groups = groups
+
+    def _driven_spots(self) -> list[tuple[int, str]]:
+        count = min(len(self._ratios), len(self._optimizer.param_groups))
+        rates = [(i, "lr") for i in range(count) if self.driver is not None or i in self._own]
+        return [*rates, *((driven.group, driven.place) for driven in self.driven)]
 
     @property
     def lr(self) -> float:
-        """What the first group holds; before the first update the base value."""
-        return float(self._optimizer.param_groups[0]["lr"]) if self._written else self.base_lr
+        """What the first group holds; before the first update the base, unless others have written."""
+        if self._written or self._left.touched((0, "lr")):
+            return self._left.held((0, "lr"))
+        return self._before
 
     def write(self, lr: float, step: int) -> None:
         """Write the values of a real step.
@@ -83,88 +83,107 @@ class Values:
             step: for the other schedules.
 
         Raises:
-            ConfigError: groups were added to the optimizer, or a value is out of range.
+            ConfigError: a value is out of range.
         """
-        groups = self._optimizer.param_groups
-        if len(groups) != len(self._ratios):
-            raise ConfigError(
-                f"the optimizer has {len(groups)} parameter groups and was built with {len(self._ratios)}: "
-                "parameters that are added later have no owner. Freeze them instead, and unfreeze them "
-                "later, or build a new OptimScheduler"
-            )
-        self._written = True
-        for group, ratio in zip(groups, self._ratios, strict=True):
-            group["lr"] = self.ft_factor * lr * ratio
+        if self._optimizer.param_groups is not self._groups:  # the optimizer was loaded, or this is a copy
+            self._groups = self._optimizer.param_groups
+            self._left.keep(self._driven_spots())  # what is driven is no other hand's
+        for i, ratio in enumerate(self._ratios):
+            if self.driver is None and i not in self._own:
+                self._offer(i, lr, ratio)
+            elif i not in self._own:
+                self._overwrite((i, "lr"), self.ft_factor * lr * ratio, self.driver)
         for driven in self.driven:
             factor = self.ft_factor if driven.place == "lr" else 1.0
-            _put(groups[driven.group], driven.place, factor * driven.value(step))
+            value = factor * driven.value(step)
+            self._overwrite((driven.group, driven.place), value, repr(driven.schedule))
+        self._written = True
+
+    def _offer(self, group: int, lr: float, ratio: float) -> None:
+        """Write a learning rate that nobody drives, once, if no other hand has."""
+        factor = self.ft_factor * lr / self.base_lr
+        if self._written or factor == 1.0:
+            return
+        value = self.ft_factor * lr * ratio
+        attached = "initial_lr" in self._optimizer.param_groups[group]  # torch's schedulers write that
+        if not (attached or self._left.touched((group, "lr"))):
+            self._left.put((group, "lr"), value)
+            return
+        if self._left.held((group, "lr")) == value:
+            return
+        self._say(
+            "lr, undriven",
+            f"lr of group {group} is {self._left.held((group, 'lr')):g}, written by other hands before the "
+            f"first update, and is used as it is, without the factor {factor:g} of ft_factor and schedule; "
+            "multiply what you write by it, or leave the factor out",
+        )
+
+    def _overwrite(self, spot: tuple[int, str], value: float, driver: str | None) -> None:
+        """Write a number that is driven; where another hand has written it, say so once."""
+        if self._left.touched(spot) and self._left.held(spot) != value:
+            group, place = spot
+            self._say(
+                place,
+                f"{place} of group {group} is {self._left.held(spot):g}, written by other hands; {driver} "
+                f"drives it, so the update is made with {value:g}. {_advice(place, own=group in self._own)}",
+            )
+        self._left.put(spot, value)
+
+    def _say(self, what: str, message: str) -> None:
+        if what not in self._said:
+            _log.warning("%s", message)
+        self._said.add(what)
 
     def resolve(self, run: Run) -> None:
         """Put real steps in the places of lengths that depend on the run."""
         self.driven = [replace(driven, schedule=driven.schedule.resolved(run)) for driven in self.driven]
 
-    def loaded(self) -> None:
-        """The groups hold the learning rates of a saved run."""
-        self._written = True
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the first update was, and what was left in the groups."""
+        return {"written": self._written, "left": self._left.state_dict()}
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The groups hold the numbers of a saved run; of an old one it is not known who has written them."""
+        self._written, self._groups = state["written"], self._optimizer.param_groups
+        self._left.keep([(i, "lr") for i in range(len(self._ratios)) if self._written])
+        self._left.keep(self._driven_spots())
+        self._left.load_state_dict(state.get("left", []))
 
-def driven_by(
-    optimizer: Optimizer, schedules: Mapping[str, Schedule], of_groups: Sequence[Mapping[str, Schedule]]
-) -> list[Driven]:
-    """What schedules move besides the learning rate of all groups.
+    def take_over(self, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], *, same: bool) -> None:
+        """The groups hold the numbers of the configuration; of a saved run, those that its hands wrote.
 
-    Args:
-        optimizer: freshly built.
-        schedules: place -> schedule, for all groups.
-        of_groups: the same for each group alone; they win, and may move its `lr`.
-
-    Raises:
-        ConfigError: the optimizer has no such number, or it is 0 in every group.
-    """
-    groups = optimizer.param_groups
-    known = sorted({place for group in groups for place in _places(group)} - {"lr"})
-    if "lr" in schedules:
-        raise ConfigError("schedules: 'lr' is what `schedule` moves; a group's own is in its rule")
-    found: list[Driven] = []
-    for i, (group, own) in enumerate(zip(groups, of_groups, strict=True)):
-        for place, schedule in {**schedules, **own}.items():
-            if place not in ("lr", *known):
-                raise ConfigError(
-                    f"schedules: {type(optimizer).__name__} has no number {place!r:.80}. "
-                    f"{nearest(place, known)}"
+        Args:
+            state: from `state_dict`.
+            groups: the optimizer's in the saved run.
+            same: what the configurations say of learning rates is the same; otherwise this one's counts.
+        """
+        for i, place, left in state.get("left", []) if self.driver is None else ():
+            if place != "lr" or i in self._own or i >= min(len(groups), len(self._ratios)):
+                continue
+            held = float(groups[i]["lr"])
+            if held == left:
+                continue
+            if same:
+                self._left.put((i, "lr"), held)
+                self._written = True
+            else:
+                now = self._left.held((i, "lr"))
+                _log.warning(
+                    "lr of group %d: %g in the checkpoint, written by other hands, %g in the configuration; "
+                    "taken from the configuration",
+                    i,
+                    held,
+                    now,
                 )
-            base = number(f"schedules: {place}, whose base is {_get(group, place)!r},", _get(group, place))
-            found.append(Driven(group=i, place=place, base=base, schedule=schedule))
-    for place in {driven.place for driven in found}:
-        if not any(driven.base for driven in found if driven.place == place):
-            raise ConfigError(
-                f"schedules: {place} is 0 in every group, and a schedule multiplies it; give it a value in "
-                "optim_conf"
-            )
-    return found
 
 
-def _places(group: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in group.items():
-        if key in _IMPLEMENTATION:
-            continue
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield key
-        elif isinstance(value, tuple | list):
-            yield from (f"{key}[{i}]" for i, part in enumerate(value) if isinstance(part, int | float))
-
-
-def _parts(place: str) -> tuple[str, int | None]:
-    match = _PLACE.fullmatch(place)
-    assert match is not None  # `driven_by` has found it
-    return match[1], None if match[2] is None else int(match[2])
-
-
-def _get(group: Mapping[str, Any], place: str) -> object:
-    key, i = _parts(place)
-    return group[key] if i is None else group[key][i]
-
-
-def _put(group: dict[str, Any], place: str, value: float) -> None:
-    key, i = _parts(place)
-    group[key] = value if i is None else (*group[key][:i], value, *group[key][i + 1 :])
+def _advice(place: str, *, own: bool) -> str:
+    """What to type for a number that two hands write."""
+    if place != "lr":
+        return f"To drive it yourself, take {place} out of schedules"
+    if own:
+        return "To drive it yourself, take the schedule out of its rule in param_groups"
+    return (
+        "To drive it yourself, use OptimScheduler and leave schedule out; otherwise use ft_factor, or write "
+        "what you want as a schedule"
+    )

@@ -57,7 +57,7 @@ class Window:
     @property
     def total(self) -> Scalar:
         """The sum of the weights."""
-        return sum(self.weights)
+        return sum(self.weights, start=0.0)
 
     @property
     def counting(self) -> list[tuple[int, Tensor]]:

@@ -138,6 +138,10 @@ SETTINGS = {
     ),
     "accum_grad 0": bad("accum_grad=0", says=("accum_grad must be a whole number of batches >= 1, got 0",)),
     "accum_grad 2.5": bad("accum_grad=2.5", says=("accum_grad must be a whole number", "got 2.5")),
+    "accum_grad host": bad("accum_grad=host", says=("accum_grad: 'host' is for a loop of your own",)),
+    "a member's host": bad(
+        f"{CONF}.accum_grad=host", says=(f"{CONF}.accum_grad: 'host' is for", "write a whole number")
+    ),
     "accum_grad text": bad("accum_grad='2'", says=("accum_grad must be a whole number", "got '2'")),
     "no epochs": bad("num_epochs=null", says=("num_epochs must be a whole number of epochs >= 1, got None",)),
     "precision": bad("use_amp=fp8", says=("use_amp must be true, false, 'fp16' or 'bf16', got 'fp8'",)),

@@ -88,6 +88,11 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
     ("override", "says"),
     [
         ("accum_grad=true", "accum_grad must be a whole number of batches >= 1, got True"),
+        (
+            "accum_grad=host",
+            "accum_grad: 'host' is for a loop of your own, or a Trainer's, that says where a window ends; a "
+            "run ends its windows itself: write a whole number of batches >= 1, or leave it out",
+        ),
         ("use_amp=1", "use_amp must be true, false, 'fp16' or 'bf16', got 1"),
         ("grad_clip=0", "grad_clip must be a finite number > 0, or null, got 0"),
         ("grad_clip=.inf", "grad_clip must be a finite number > 0, or null, got inf"),

@@ -23,11 +23,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from optimscheduler.clock import HOST
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config_errors import told
 
 __all__ = [
     "FREE",
+    "NO_HOST",
     "ClassConfig",
     "DataConfig",
     "RunConfig",
@@ -50,6 +52,12 @@ def _mapping(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=2**63)]
 Conf = Annotated[dict[str, Any], BeforeValidator(_mapping)]  # Any: the arguments of some class
+
+NO_HOST: Final = (
+    "'host' is for a loop of your own, or a Trainer's, that says where a window ends; a run ends its windows "
+    "itself: write a whole number of batches >= 1, or leave it out"
+)
+"""What to say of an `accum_grad` that waits for somebody who is not there."""
 
 _MORE: Final = "a whole number >= 1"
 _MOST_WORKERS: Final = 1_024  # beyond that it is a slip, which ends in as many processes
@@ -227,6 +235,8 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
     Raises:
         ConfigError: a line for everything that is wrong.
     """
+    if isinstance(values, Mapping) and values.get("accum_grad") == HOST:
+        raise ConfigError(f"{source}: accum_grad: {NO_HOST}")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

@@ -16,7 +16,7 @@ from optimscheduler.lookup import reason
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.parameters import canonical
-from optimscheduler.run.config import RunConfig
+from optimscheduler.run.config import NO_HOST, RunConfig
 from optimscheduler.run.horizon import Horizon, accumulation
 from optimscheduler.run.parts import build_model
 from optimscheduler.run.places import with_place
@@ -148,12 +148,16 @@ def make_plan(config: RunConfig, batches: int, *, ranks: int = 1, tokens_per_ite
         cause = error.__cause__ or error
         told = (str(cause) or type(cause).__name__).splitlines()[0]
         notes.append(f"built on the CPU, because the model cannot be built on the meta device: {told:.100}")
-    horizon = Horizon.of(config, batches, {optim.accum_grad for optim in optim_sches.values()})
+    alone = bool({"type", "conf"} & set(config.train_cfg.optim_sches))
+    places = {name: "" if alone else f".{name}" for name in optim_sches}
+    sizes = {name: _batches_of(optim, places[name]) for name, optim in optim_sches.items()}
+    horizon = Horizon.of(config, batches, set(sizes.values()))
     samples = config.data_cfg.batch_size * ranks  # per batch
     tokens = samples * tokens_per_item if isinstance(tokens_per_item, int) else None
-    alone = bool({"type", "conf"} & set(config.train_cfg.optim_sches))
     members = {
-        name: _member_plan("" if alone else f".{name}", optim, horizon, samples=samples, tokens=tokens)
+        name: _member_plan(
+            places[name], optim, replace(horizon, accum_grad=sizes[name]), samples=samples, tokens=tokens
+        )
         for name, optim in optim_sches.items()
     }
     notes += _notes(members, horizon, validates=config.data_cfg.valid is not None)
@@ -179,15 +183,21 @@ def _trial(config: RunConfig, accum_grad: int) -> tuple[nn.Module, OptimSchedule
     return model, build_members(config, model, accum_grad)
 
 
+def _batches_of(optim: OptimScheduler, where: str) -> int:
+    """Batches per window, which a run must know."""
+    if isinstance(optim.accum_grad, int):
+        return optim.accum_grad
+    raise ConfigError(f"train_cfg.optim_sches{where}.conf.accum_grad: {NO_HOST}")
+
+
 def _member_plan(
-    where: str, optim: OptimScheduler, whole: Horizon, *, samples: int, tokens: int | None
+    where: str, optim: OptimScheduler, horizon: Horizon, *, samples: int, tokens: int | None
 ) -> MemberPlan:
-    horizon = replace(whole, accum_grad=optim.accum_grad)
     run = Run(
         steps=horizon.windows,
         steps_per_epoch=horizon.windows_per_epoch,
-        samples_per_step=samples * optim.accum_grad,
-        tokens_per_step=None if tokens is None else tokens * optim.accum_grad,
+        samples_per_step=samples * horizon.accum_grad,
+        tokens_per_step=None if tokens is None else tokens * horizon.accum_grad,
     )
     described, written = repr(optim), _schedules_of(optim)
     with _placed(where):
@@ -207,7 +217,7 @@ def _member_plan(
         run=run,
         layout=str(optim.member.gradients),
         loss=optim.member.loss,
-        accum_grad=optim.accum_grad,
+        accum_grad=horizon.accum_grad,
         step_per_update=optim.step_per_update,
         horizon=horizon,
         updates=len(active),

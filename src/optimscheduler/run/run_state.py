@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.parameters import canonical
 from optimscheduler.run.config import RunConfig
@@ -20,6 +19,7 @@ from optimscheduler.run.resuming import check_model, for_ranks
 from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.tensors import Place
 from optimscheduler.run.world import World
+from optimscheduler.settings import OnMismatch
 from optimscheduler.shards import is_sharded
 
 __all__ = ["Progress", "RunState", "State"]

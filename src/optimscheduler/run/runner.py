@@ -18,7 +18,6 @@ from torch import Tensor
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
-from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
@@ -36,6 +35,7 @@ from optimscheduler.run.stopwatch import Stopwatch, record_of
 from optimscheduler.run.validation import items_behind, mean_outputs, observe, outputs_of
 from optimscheduler.run.world import ALONE, World
 from optimscheduler.run.wrapping import share_buffers, unsharded, wrapped
+from optimscheduler.settings import OnMismatch
 
 __all__ = ["Lengths", "Runner"]
 

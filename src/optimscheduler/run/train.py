@@ -15,7 +15,6 @@ from rich.console import Console as Screen
 from rich.markup import escape
 
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
-from optimscheduler.optim_scheduler import OnMismatch
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.checkpoint_files import told_reading
 from optimscheduler.run.checkpoint_reading import content_of
@@ -34,6 +33,7 @@ from optimscheduler.run.run_state import State
 from optimscheduler.run.runner import Lengths, Runner
 from optimscheduler.run.skipping import BatchRanges
 from optimscheduler.run.world import World, job_of_process, joined, restarted, would_be_restarted
+from optimscheduler.settings import OnMismatch
 
 __all__ = ["INTERRUPTED", "train"]
 

@@ -52,11 +52,18 @@ class GradientSync(Protocol):
     def waits(self) -> bool:
         """Whether the other ranks wait for a backward of this rank, even if it has nothing to give."""
 
+    @property
+    def past_hooks(self) -> bool:
+        """Whether gradients must come to the parameters without a wrapper's hearing of it."""
+
     def begin(self) -> None:
         """Make the weights of all ranks equal, where nobody else does."""
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:
         """The context of a forward pass whose batch completes its window or not."""
+
+    def backward(self) -> AbstractContextManager[None]:
+        """The context of the backwards of a batch."""
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """Bring the gradients of a closed window together, with their weight and loss."""
@@ -90,11 +97,16 @@ class SingleProcess:
     apart = False
     flushable = True
     waits = False
+    past_hooks = False
 
     def begin(self) -> None:
         """Nothing to do."""
 
     def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing to do."""
+        return nullcontext()
+
+    def backward(self) -> AbstractContextManager[None]:
         """Nothing to do."""
         return nullcontext()
 

@@ -6,19 +6,22 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from optimscheduler._torch_compat import awaits_static_graph, quiet
 from optimscheduler.clip import total_norm
+from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.parameters import saved_buffers
 from optimscheduler.ranks import Ranks, meeting
 from optimscheduler.scalars import Scalar
 from optimscheduler.shards import is_sharded
 from optimscheduler.sync.base import Met
+from optimscheduler.sync.watch import Watch
 from optimscheduler.window import Window
 
 __all__ = ["FORWARD", "ReducedByDdp", "ReducedByHand", "Together"]
@@ -48,6 +51,10 @@ class Together:
 
     def begin(self) -> None:
         """The wrapper has done it."""
+
+    def backward(self) -> AbstractContextManager[None]:
+        """The forward has decided."""
+        return nullcontext()
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`; the gradients are the same everywhere."""
@@ -116,47 +123,52 @@ class ReducedByDdp(Together):
 
     def __init__(self, ranks: Ranks, ddp: DistributedDataParallel) -> None:
         super().__init__(ranks, ddp, shares_buffers=False)  # it does so itself
-        ddp.require_backward_grad_sync = True
         self._ddp = ddp
         self._known = {id(parameter) for parameter in ddp.parameters() if parameter.requires_grad}
-        self._reduces = False  # whether it does in the backward of the last forward
-        self._inside, self._outside, self._said = False, False, False
-        ddp.register_forward_pre_hook(self._note)
+        self._watch = Watch([ddp])
+        self._enclosed = False  # whether a backward of the window came in the middle of its forward
+        self._said = False
 
     @property
     def waits(self) -> bool:
         """In the backward in which it reduces."""
-        return self._reduces
+        return self._watch.reduces and not self._watch.encloses
+
+    @property
+    def past_hooks(self) -> bool:
+        """Where the wrapper's own forward has not ended: it prepares for the next backward only then."""
+        return self._watch.encloses
+
+    def backward(self) -> AbstractContextManager[None]:
+        """Take note of where it runs, on every rank, even if this one has nothing to give."""
+        self._enclosed = self._enclosed or self._watch.encloses
+        return nullcontext()
 
     @contextmanager
     def forward(self, completes: bool) -> Iterator[None]:
-        """Quiet unless the batch completes its window."""
-        self._inside = True
+        """The wrapper is quiet unless the batch completes its window, or is the first of a static graph."""
+        reduces = completes or awaits_static_graph(self._ddp)
+        self._watch.announced = True
         try:
-            with meeting(FORWARD), nullcontext() if completes else self._ddp.no_sync():
+            with meeting(FORWARD), nullcontext() if reduces else quiet([self._ddp], buffers=False):
                 yield
         finally:
-            self._inside = False
+            self._watch.announced = False
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """The gradients are averaged already, unless the window was flushed or parameters came later."""
-        if self._outside and len(window.batches) > 1 and not self._said:
+        if self._watch.uncalled and not self._enclosed and len(window.batches) > 1 and not self._said:
             self._said = True
             _log.warning(
                 "a training forward ran outside forward(): gradients travel between the ranks in every "
                 "batch instead of once per window. Write: with optim.forward(): losses = model(batch)"
             )
         self._ranks.average([p for p in gradients.parameters if not self._has_averaged(p)])
+        self._enclosed = False
         return self._meet(gradients, window)
 
     def _has_averaged(self, parameter: nn.Parameter) -> bool:
-        return self._reduces and id(parameter) in self._known
-
-    def _note(self, ddp: nn.Module, _inputs: Any) -> None:  # Any: whatever the model takes
-        """Before each forward with gradients: will its backward reduce, and was it announced?"""
-        if torch.is_grad_enabled():
-            self._reduces = self._ddp.require_backward_grad_sync
-            self._outside = self._outside or (ddp.training and not self._inside)
+        return self._watch.reduces and not self._enclosed and id(parameter) in self._known
 
 
 class ReducedByHand(Together):
@@ -165,7 +177,7 @@ class ReducedByHand(Together):
     Args:
         ranks: of the process group.
         model: what it is about.
-        wrapped: the DistributedDataParallel modules in it, which from now on do not reduce themselves.
+        wrapped: the DistributedDataParallel modules in it, which do not reduce what is ours.
     """
 
     waits = False
@@ -173,17 +185,34 @@ class ReducedByHand(Together):
     def __init__(self, ranks: Ranks, model: nn.Module, wrapped: Collection[DistributedDataParallel]) -> None:
         shares_buffers = all(ddp.broadcast_buffers for ddp in wrapped)
         super().__init__(ranks, model, shares_buffers=shares_buffers)
-        for ddp in wrapped:
-            ddp.require_backward_grad_sync = False
         self._wrapped = list(wrapped)
+        self._watch = Watch(self._wrapped)
+
+    @property
+    def past_hooks(self) -> bool:
+        """Where a wrapper waits for gradients, which must not be these, or would count them.
+
+        Raises:
+            ConfigError: the wrapper would learn its static graph from them.
+        """
+        counts = any(map(awaits_static_graph, self._wrapped))
+        if counts and self._watch.prepared and not self._watch.encloses:
+            raise ConfigError(
+                "under DistributedDataParallel(static_graph=True), with several OptimSchedulers or a part of "
+                "the parameters, every training forward must run inside forward(): one did not. Write: "
+                "with optim.forward(): losses = model(batch)"
+            )
+        return counts or self._watch.prepared or self._watch.encloses
 
     def begin(self) -> None:
         """Everybody starts with the weights and buffers of rank 0, as under a wrapper."""
         self._ranks.share(loose_tensors(self._model, self._wrapped))
 
-    def forward(self, completes: bool) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
-        """Nothing to do: no backward reduces."""
-        return meeting(FORWARD)
+    @contextmanager
+    def forward(self, completes: bool) -> Iterator[None]:  # noqa: ARG002  # the protocol's
+        """No backward reduces."""
+        with meeting(FORWARD), quiet(self._wrapped):
+            yield
 
     def reduce(self, gradients: Gradients, window: Window) -> Met:
         """One reduction for all gradients, and a small one."""

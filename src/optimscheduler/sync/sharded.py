@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optimscheduler._torch_compat import scatters_gradients
 from optimscheduler.clip import narrowest, total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
@@ -33,6 +34,7 @@ class ShardedByFsdp(Together):
     """
 
     waits = True
+    past_hooks = False
 
     def __init__(self, ranks: Ranks, model: nn.Module, *, alone: bool) -> None:
         super().__init__(ranks, model, shares_buffers=True)
@@ -44,9 +46,8 @@ class ShardedByFsdp(Together):
         """What is not sharded starts with the values of rank 0."""
         self._ranks.share(loose_tensors(self._model, ()))
 
-    @contextmanager
-    def forward(self, completes: bool) -> Iterator[None]:
-        """No traffic of gradients in mid-window, where that is possible.
+    def forward(self, completes: bool) -> AbstractContextManager[None]:
+        """The backward will decide.
 
         Raises:
             ConfigError: a window has broken off in its middle before.
@@ -57,10 +58,19 @@ class ShardedByFsdp(Together):
                 "gradients out of reach. Build model and OptimScheduler anew from the last saved state"
             )
         self.flushable = completes or not self._alone
+        return meeting(FORWARD)
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """No traffic of gradients in mid-window, where that is possible; then the parts are as before."""
+        before = [(part, scatters_gradients(part)) for part in self._parts]
         for part in self._parts:
             part.set_requires_gradient_sync(self.flushable, recurse=False)
-        with meeting(FORWARD):
+        try:
             yield
+        finally:
+            for part, scatters in before:
+                part.set_requires_gradient_sync(scatters, recurse=False)
 
     def broke_off(self) -> None:
         """Gradients of the window may lie where they cannot be dropped."""

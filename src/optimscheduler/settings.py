@@ -1,0 +1,55 @@
+"""The types of what a user writes, for editors and type checkers; at run time it is checked anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from torch.optim import Optimizer
+
+from optimscheduler.clock import AccumGrad
+from optimscheduler.grammar import AnySchedule
+from optimscheduler.schedules import Schedule
+
+__all__ = [
+    "AccumGrad",
+    "GradNormType",
+    "Layout",
+    "LrClock",
+    "Names",
+    "OnMismatch",
+    "OptimType",
+    "ParamGroups",
+    "Unowned",
+    "UseAmp",
+    "WrittenGuard",
+    "WrittenSchedule",
+    "WrittenSchedules",
+]
+
+OptimType: TypeAlias = str | type[Optimizer] | Optimizer
+"""A name or a dotted path, a class, or an optimizer that is there already."""
+
+Names: TypeAlias = str | Sequence[str]
+"""One name or pattern, or several."""
+
+UseAmp: TypeAlias = bool | Literal["fp16", "bf16"]
+GradNormType: TypeAlias = float | Literal["inf"]
+LrClock: TypeAlias = Literal["window", "applied"]
+Layout: TypeAlias = Literal["auto", "flat", "loose"]
+Unowned: TypeAlias = Literal["warn", "error"]
+
+OnMismatch: TypeAlias = Literal["error", "config", "checkpoint"]
+"""Which side wins where a checkpoint's configuration is another: neither, the object's, the checkpoint's."""
+
+WrittenSchedule: TypeAlias = AnySchedule | str | Mapping[str, Any]
+"""A schedule, its `repr`, or `{"type": ..., "conf": ...}`. Any: arguments of one's own schedules."""
+
+WrittenSchedules: TypeAlias = Mapping[str, Schedule | str | Mapping[str, Any]]
+"""Number of the optimizer's groups -> its schedule, which listens to no metric."""
+
+ParamGroups: TypeAlias = Sequence[Mapping[str, Any]]
+"""Rules, each with a `name` or `ndim` and settings of the optimizer. Any: theirs."""
+
+WrittenGuard: TypeAlias = float | Mapping[str, float]
+"""The z of `SpikeGuard`, or its arguments."""
