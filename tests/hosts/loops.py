@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from optimscheduler import Schedule, to_lambda
 from tests.hosts.row import Row
 from tests.hosts.trainings import MODELS, apart, loss_of, ours, plain, steps, torchs
 
@@ -51,6 +52,20 @@ def _scheduler_beside(layout: str) -> float:
             for scheduler in schedulers:
                 scheduler.step()
         found.append(apart((model, optim.optimizer), (other, optimizer)))
+    return max(found)
+
+
+def _our_schedule(layout: str) -> float:
+    """As the page gives it to tools; beside the same one under `optim.step`."""
+    found = []
+    for make in MODELS:
+        model, other = make(), make()
+        theirs, optim = (ours(m, layout, schedule="Warmup(Cosine(steps=6), steps=2)") for m in (model, other))
+        assert isinstance(theirs.schedule, Schedule)
+        scheduler = LambdaLR(theirs.optimizer, to_lambda(theirs.schedule))
+        plain(model, theirs.optimizer, range(8), after=scheduler.step)
+        steps(optim, range(8))
+        found.append(apart((model, theirs.optimizer), (other, optim.optimizer)))
     return max(found)
 
 
@@ -107,6 +122,11 @@ ROWS = (
         name="scheduler_beside",
         tool="`torch.optim.lr_scheduler` over `optim.optimizer` beside `optim.step`, without a `schedule`",
         trial=_scheduler_beside,
+    ),
+    Row(
+        name="our_schedule",
+        tool="a schedule of this library as `LambdaLR(optim.optimizer, to_lambda(optim.schedule))`",
+        trial=_our_schedule,
     ),
     Row(name="grad_scaler", tool="`torch.amp.GradScaler`", trial=_grad_scaler),
     Row(name="clip", tool="`clip_grad_norm_` over the groups of `optim.optimizer`", trial=_clipped),

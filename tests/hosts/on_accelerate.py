@@ -89,6 +89,29 @@ def _ours(layout: str) -> float:
     return max(found)
 
 
+def _their_windows(layout: str) -> float:
+    """The library steps, where Accelerate says that a window ends."""
+    from accelerate import Accelerator
+
+    found = []
+    for make in MODELS:
+        model, other = make(), make()
+        optim, optimizer = ours(model, layout, accum_grad="host"), torchs(other)
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+        wrapped = accelerator.prepare(model)
+        for number in range(8):
+            with accelerator.accumulate(wrapped):
+                with optim.forward(last=accelerator.sync_gradients):
+                    loss = loss_of(wrapped, number)
+                optim.step({"loss": loss})
+            (loss_of(other, number) / 2).backward()
+            if number % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        found.append(apart((model, optim.optimizer), (other, optimizer)))
+    return max(found)
+
+
 ROWS = (
     Row(
         name="accelerate",
@@ -106,6 +129,12 @@ ROWS = (
         name="accelerate_ours",
         tool="Accelerate: `prepare(model)`, `register_for_checkpointing(optim)`, `optim.step`, `save_state`",
         trial=_ours,
+        needs="accelerate",
+    ),
+    Row(
+        name="accelerate_windows",
+        tool='Accelerate: `accumulate`, `accum_grad="host"`, `forward(last=accelerator.sync_gradients)`',
+        trial=_their_windows,
         needs="accelerate",
     ),
 )
