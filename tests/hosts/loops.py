@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from optimscheduler import Schedule, to_lambda
+from optimscheduler.schedules import Schedule, to_lambda
 from tests.hosts.row import Row
 from tests.hosts.trainings import MODELS, apart, loss_of, ours, plain, steps, torchs
 
@@ -60,7 +60,9 @@ def _our_schedule(layout: str) -> float:
     found = []
     for make in MODELS:
         model, other = make(), make()
-        theirs, optim = (ours(m, layout, schedule="Warmup(Cosine(steps=6), steps=2)") for m in (model, other))
+        theirs, optim = (
+            ours(m, layout, schedule="Warmup(steps=2, then=Cosine(steps=6))") for m in (model, other)
+        )
         assert isinstance(theirs.schedule, Schedule)
         scheduler = LambdaLR(theirs.optimizer, to_lambda(theirs.schedule))
         plain(model, theirs.optimizer, range(8), after=scheduler.step)
