@@ -85,8 +85,14 @@ def is_flat(optim: OptimScheduler) -> bool:
     gradients = optim.member.gradients
     if not isinstance(gradients, Flat) or not gradients.moved_elsewhere:
         return False
-    storages = {p.untyped_storage().data_ptr() for p in gradients.moved_elsewhere}
-    return len(storages) <= len(buffers_of(optim)) < len(gradients.moved_elsewhere)
+    return len(buffers_of(optim)) < len(gradients.moved_elsewhere) and all(
+        buffer.is_whole() and _lie_in(buffer.leaf, buffer.parameters) for buffer in buffers_of(optim)
+    )
+
+
+def _lie_in(leaf: Tensor, parameters: list[nn.Parameter]) -> bool:
+    start, end = leaf.data_ptr(), leaf.data_ptr() + leaf.nbytes
+    return all(start <= p.data_ptr() and p.data_ptr() + p.nbytes <= end for p in parameters)
 
 
 def buffers_of(optim: OptimScheduler) -> list[Any]:  # Any: private to the layout

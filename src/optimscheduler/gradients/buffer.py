@@ -1,18 +1,16 @@
-"""Parameters side by side in one tensor, and a tensor beside it that their gradients are brought into."""
+"""Parameters side by side in memory, and a tensor beside it that their gradients are brought into."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from optimscheduler._torch_compat import copy_all_
-from optimscheduler.gradients.suited import BUFFERS
 
 __all__ = ["Buffer"]
 
@@ -26,8 +24,9 @@ class Buffer:
     """Parameters of one dtype and device, moved into memory that they share.
 
     `leaf` is what an optimizer steps over in their place: 1-D, with gaps of zeros after some parameters.
-    The parameters are views of it. Their gradients stay tensors of their own, which autograd hands over
-    without touching them, until `gather` brings them into the gradient of the leaf.
+    The parameters lie in its memory, each in a storage of its own: whoever saves or shares one, has that one
+    alone. Their gradients stay tensors of their own, which autograd hands over without touching them, until
+    `gather` brings them into the gradient of the leaf.
 
     Args:
         parameters: that lie there, one after the other.
@@ -50,15 +49,6 @@ class Buffer:
         self._gradients_of_others = [views[i] for i in self._others]
         self._addresses = list(map(Tensor.data_ptr, self.parameters))
         self.leaf.grad = gradient
-        self._enter()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy, in memory of its own."""
-        self.__dict__.update(state)
-        self._enter()
-
-    def _enter(self) -> None:
-        BUFFERS.setdefault(self.leaf.untyped_storage(), weakref.WeakSet()).add(self)
 
     def _find_rows(self) -> None:
         start = 0
@@ -92,7 +82,7 @@ class Buffer:
         for parameter, offset in zip(parameters, offsets, strict=True):
             value = memory.as_strided(parameter.size(), parameter.stride(), offset)
             value.copy_(parameter.data)
-            parameter.data = value
+            parameter.data = _alone(value)
         return cls(parameters, offsets, memory, gradient)
 
     def without(self, gone: Collection[nn.Parameter]) -> list[tuple[Buffer, slice]]:
@@ -155,8 +145,17 @@ class Buffer:
 
     def dissolve(self) -> None:
         """Nobody steps over the leaf any more; the parameters stay where they are, or move on."""
-        BUFFERS[self.leaf.untyped_storage()].discard(self)
         del self.leaf, self._gradient, self._rows, self._gradients_of_others
+
+
+def _alone(view: Tensor) -> Tensor:
+    """The same memory as a storage of its own, which keeps all of it alive.
+
+    Tools that save a model (Accelerate, `safetensors.torch.save_model`) take tensors of one storage for one
+    weight with several names, and leave the others out.
+    """
+    alone: Tensor = torch.from_dlpack(view)  # type: ignore[attr-defined]  # torch does not list it
+    return alone.as_strided(view.size(), view.stride(), 0)
 
 
 def _row_of(parameter: nn.Parameter) -> torch.Size | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from torch.optim import (
 from optimscheduler._torch_compat import holders_of
 from optimscheduler.shards import is_sharded
 
-__all__ = ["BUFFERS", "SCALARS", "reason_against", "suited"]
+__all__ = ["SCALARS", "reason_against", "suited"]
 
 SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
     Adadelta: frozenset({"step"}),
@@ -45,13 +44,9 @@ SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
 }
 """The optimizers of torch that treat each element for itself, with what they keep once per tensor."""
 
-BUFFERS: Final = weakref.WeakKeyDictionary[torch.UntypedStorage, weakref.WeakSet[Any]]()
-"""Memory that parameters were moved into, with the buffers there, each of which is one tensor more.
-
-They may be moved out of it again.
-"""
-
 _DEVICES: Final = ("cpu", "cuda")
+
+_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def reason_against(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> str | None:
@@ -87,15 +82,15 @@ def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Para
         for p in parameters
         if _is_plain(p)
         and addresses[p.data_ptr()] <= 1
-        and (p.untyped_storage() in BUFFERS or _fills_its_memory(p))
+        and _fills_its_memory(p)
         and _only_so_many_look_at(p.untyped_storage(), max(storages[p.untyped_storage().data_ptr()], 1))
     ]
 
 
 def _only_so_many_look_at(storage: torch.UntypedStorage, count: int) -> bool:
-    """Whether no more tensors lie there than these and ours; no where torch does not say."""
+    """Whether no more tensors lie there than these; no where torch does not say."""
     holders = holders_of(storage)
-    return holders is not None and holders - 1 - len(BUFFERS.get(storage, ())) <= count  # less who asks
+    return holders is not None and holders - 1 <= count  # less who asks
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
@@ -103,7 +98,7 @@ def _is_plain(parameter: nn.Parameter) -> bool:
         type(parameter) is nn.Parameter
         and parameter.layout is torch.strided
         and parameter.device.type in _DEVICES
-        and parameter.is_floating_point()
+        and parameter.dtype in _DTYPES
         and not (parameter.device.type == "cpu" and parameter.is_shared())  # type: ignore[no-untyped-call]  # torch's
         and parameter.numel() > 0
         and _is_dense(parameter)
