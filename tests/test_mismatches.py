@@ -305,3 +305,14 @@ def test_R35_a_grown_model_takes_what_fits_and_starts_the_rest_anew(caplog: pyte
     steps = {name: float(after.optimizer.state[p]["step"]) for name, p in model.named_parameters()}
     assert steps["first.weight"] == steps["second.bias"] == 4
     assert steps["third.weight"] == steps["third.bias"] == 1
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_R44_an_optimizer_that_is_built_anew_has_lost_what_was_attached(
+    attached: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = optim_of(a_model(), accum_grad=2, lr=0.7)
+    if attached:
+        torch.optim.lr_scheduler.StepLR(optim.optimizer, 1)
+    optim.load_state_dict(saved_state(), "checkpoint")
+    assert ("attach its hooks and schedulers again" in caplog.text) is attached

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
+from optimscheduler import optimizer as optimizer_module
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
 from optimscheduler.group_rules import GroupRule
@@ -164,6 +165,26 @@ def test_R46_the_optimizer_is_as_asked_for_and_may_be_fused_where_nothing_else_w
     assert not may_be_fused(build("tests.test_optimizer.NoDefault", lr=0.1))
     for asked in ({"fused": False}, {"foreach": True}, {"foreach": False}, {"differentiable": True}):
         assert not may_be_fused(build("Adam", **asked))
+
+
+def test_R46_a_kernel_that_this_torch_lacks_or_that_takes_no_scale_is_not_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch 2.11's Adagrad has one for the CPU alone, and does not say that it takes a scale."""
+
+    def lacking(self: Any, *_: Any, **__: Any) -> None:
+        raise RuntimeError("`fused=True` requires all the params to be floating point Tensors of supported")
+
+    def silent(self: Any, *_: Any, **__: Any) -> None:
+        self._step_supports_amp_scaling = False
+
+    for step in (lacking, silent):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.optim.Adagrad, "step", step)
+            optimizer_module._steps_fused.cache_clear()
+            assert not may_be_fused(build("Adagrad"))
+    optimizer_module._steps_fused.cache_clear()
+    assert may_be_fused(build("Adagrad"))
 
 
 def test_the_configuration_is_left_alone() -> None:

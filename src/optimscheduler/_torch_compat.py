@@ -127,7 +127,9 @@ def awaits_static_graph(ddp: DistributedDataParallel) -> bool:
 def scatters_gradients(part: Any) -> bool:  # Any: torch mixes the class in
     """Whether a backward through a module under `fully_shard` reduces; True where torch does not say."""
     try:
-        return all(group.reduce_grads for group in part._get_fsdp_state()._fsdp_param_groups)
+        state = part._get_fsdp_state()
+        groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]  # of torch 2.11
+        return all(group.reduce_grads for group in groups if group is not None)
     except AttributeError:
         return True
 

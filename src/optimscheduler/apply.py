@@ -67,7 +67,8 @@ class Plain:
         if isinstance(factor, Tensor) or factor != 1.0:
             multiply_all_(gradients.blocks(), factor)
         take_step(self.optimizer)
-        unnoticed = gradients.parameters if takes_scale(self.optimizer) else gradients.moved_elsewhere
+        fused = any(group.get("fused") for group in self.optimizer.param_groups)
+        unnoticed = gradients.parameters if fused else gradients.moved_elsewhere
         if unnoticed:
             increment_version(unnoticed)  # else a stale graph over them would not fail
 

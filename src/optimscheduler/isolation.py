@@ -99,7 +99,7 @@ class Isolation:
         """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
         if self._said or not self._sight.has_strays:
             return
-        told = {id(p) for p in (*self._claim.parameters, *self._claim.of_others())}
+        told = {id(p) for p in (*self._claim.model.parameters(), *self._claim.of_others())}
         strays = [tuple(stray.shape) for stray in self._sight.strays if id(stray) not in told]
         self._said = bool(strays)
         if strays:

@@ -121,10 +121,9 @@ class Member:
         self.said_strangers.update(strangers)
         if strangers:
             logger.warning(
-                "the model has %d parameters that were not there when this OptimScheduler was built, so they "
-                "do not train: %s. Put them into optim.optimizer.param_groups, in the place of those that "
+                "some parameters came into the model after this OptimScheduler was built, and do not train: "
+                "%s. Put them into optim.optimizer.param_groups[i]['params'], in the place of those that "
                 "they replace, or build a new OptimScheduler",
-                len(strangers),
                 _listed(strangers),
             )
 

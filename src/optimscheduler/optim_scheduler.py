@@ -12,6 +12,7 @@ from typing import Any, Final, Self, final
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optimscheduler._torch_compat import has_step_hooks
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.choice import choose
 from optimscheduler.clip import Clip
@@ -52,6 +53,7 @@ from optimscheduler.state import (
     check_whole,
     load_state,
     load_torch_state,
+    misfits,
     state_of,
 )
 from optimscheduler.step import BatchStep, Timer, untimed
@@ -496,6 +498,10 @@ class OptimScheduler:
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
         if changed and on_mismatch == "checkpoint":
+            if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
+                _log.warning(
+                    "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
+                )
             self.member.gradients.loosen()
             run = self._run
             OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
@@ -503,6 +509,8 @@ class OptimScheduler:
                 self.resolve(run)
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
+        for line in misfits(self.member, state):
+            _log.warning("%s; its optimizer state starts anew, or is dropped", line)
         settings = not changed or on_mismatch == "checkpoint"
         load_state(self.member, self._config, self.precision, state, settings=settings)
 
@@ -541,9 +549,7 @@ class OptimScheduler:
                 raise CheckpointError(
                     f"the checkpoint's configuration cannot be built here: {error}"
                 ) from error
-        in_part = on_mismatch == "config"
-        for line in check_fits(described.member, described._config, state, in_part=in_part):
-            _log.warning("%s; its optimizer state starts anew, or is dropped", line)
+        check_fits(described.member, described._config, state, in_part=on_mismatch == "config")
         return changed
 
     def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:

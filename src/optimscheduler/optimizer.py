@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from optimscheduler._torch_compat import takes_scale
 from optimscheduler.checks import boolean, number
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import check_call, class_at, reason
@@ -169,7 +171,22 @@ def may_be_fused(optimizer: Optimizer) -> bool:
         type(optimizer).__module__.startswith("torch.optim.")
         and all(map(_leaves_kernel_open, optimizer.param_groups))
         and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
+        and all(_steps_fused(type(optimizer), device) for device in {p.device for p in parameters})
     )
+
+
+@functools.cache
+def _steps_fused(optimizer_class: type[Optimizer], device: torch.device) -> bool:
+    """Whether the class has a fused kernel for the device that takes a scale; torches differ in that."""
+    parameter = torch.nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        tried = optimizer_class([parameter], lr=1.0, fused=True)  # type: ignore[call-arg]  # its own
+        with torch.no_grad():
+            inspect.unwrap(optimizer_class.step)(tried)  # no hook is to hear of it
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return takes_scale(tried)
 
 
 def _leaves_kernel_open(group: Mapping[str, Any]) -> bool:

@@ -24,9 +24,15 @@ class Claim:
     Args:
         model: wrapped or not.
         trainers: the OptimSchedulers, or what stands for them.
+
+    Attributes:
+        model: the same.
+        parameters: those that it had.
+        wrappers: the DistributedDataParallel modules in it.
     """
 
     def __init__(self, model: nn.Module, trainers: Iterable[object]) -> None:
+        self.model = model
         self.parameters = list(model.parameters())
         self.wrappers = [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
         self._trainers = frozenset(map(id, trainers))

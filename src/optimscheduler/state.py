@@ -13,7 +13,8 @@ window      the open window, with its gradients by name
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from torch import nn
@@ -30,6 +31,7 @@ __all__ = [
     "check_whole",
     "load_state",
     "load_torch_state",
+    "misfits",
     "state_of",
 ]
 
@@ -79,9 +81,18 @@ def check_whole(state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"this state is damaged: it has no {', '.join(missing)}")
 
 
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Whatever reading a part that is not what it should be raises becomes an error that says so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"this state is damaged inside one of its parts: {error!r}") from error
+
+
 def check_fits(
     m: Member, config: Mapping[str, Any], state: Mapping[str, Any], *, in_part: bool = False
-) -> list[str]:
+) -> None:
     """Check that a saved state belongs to these parameters and this optimizer.
 
     Args:
@@ -90,29 +101,31 @@ def check_fits(
         state: the saved state.
         in_part: take what fits, where parameters differ.
 
-    Returns:
-        A line for every parameter that the state is not taken for, or not taken of.
-
     Raises:
         CheckpointError: it does not fit; every difference is listed. Or a loader has left a part of it out.
     """
-    saved = state["optimizer"]
-    if lost := [name for name in saved.get("present", ()) if name not in saved["state"]]:
+    with _damage_named():
+        there, here = state["config"]["optim_type"], config["optim_type"]
+        saved, wrong = state["optimizer"], misfits(m, state)
+        lost = [name for name in saved.get("present", ()) if name not in saved["state"]]
+    if lost:
         raise CheckpointError(
             f"the optimizer state of {len(lost)} parameters was not loaded ({', '.join(lost[:5])}). "
             "torch.distributed.checkpoint loads only what the object names that it loads into: are they "
             "frozen here, and were not there? Unfreeze them for the load"
         )
+    if there != here:
+        wrong.append(f"optim_type: {there} in the checkpoint, {here} here")
+    if there != here or (wrong and not in_part):
+        hint = "" if there != here else "\non_mismatch='config' takes what fits"
+        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong) + hint)
+
+
+def misfits(m: Member, state: Mapping[str, Any]) -> list[str]:
+    """A line for every parameter whose optimizer state starts anew here, or is of no use here."""
     missing, gone = parameter_differences(state["parameters"], m.owned.by_name)
-    kept = saved.get("present", saved["state"])
-    wrong = missing + [line for name, line in gone.items() if name in kept or not kept]
-    other = [
-        f"optim_type: {state['config']['optim_type']} in the checkpoint, {config['optim_type']} here"
-    ] * (state["config"]["optim_type"] != config["optim_type"])
-    if other or (wrong and not in_part):
-        hint = "" if other else "\non_mismatch='config' takes what fits"
-        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong + other) + hint)
-    return wrong
+    kept = state["optimizer"].get("present", state["optimizer"]["state"])
+    return missing + [line for name, line in gone.items() if name in kept or not kept]
 
 
 def load_state(
@@ -123,10 +136,8 @@ def load_state(
     Raises:
         CheckpointError: a part of it is not what it should be.
     """
-    try:
+    with _damage_named():
         _load_parts(m, config, precision, state, settings=settings)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"this state is damaged inside one of its parts: {error!r}") from error
 
 
 def _load_parts(

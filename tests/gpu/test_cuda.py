@@ -106,10 +106,13 @@ def test_R20_a_refused_gradient_moves_nothing(optim_type: str, layout: str, at: 
     assert optim.member.ledger.read() == {"applied": at + 1, "skipped": 1, "skips_in_row": 0}
 
 
-def test_the_flat_weights_of_cudnn_stay_in_one_piece() -> None:
+def an_lstm() -> nn.Module:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.LSTM(8, 8, num_layers=2)).cuda()
-    twin = copy.deepcopy(model)
+    return nn.Sequential(nn.LSTM(8, 8, num_layers=2)).cuda()
+
+
+def test_the_flat_weights_of_cudnn_stay_in_one_piece() -> None:
+    model, twin = an_lstm(), an_lstm()
     data = [torch.randn(5, 2, 8, device="cuda") for _ in range(6)]
     for net, layout in ((model, "flat"), (twin, "loose")):
         optim = an_optim(net, layout=layout)
@@ -176,7 +179,7 @@ def test_R36_states_go_on_in_either_layout(there: str, here: str) -> None:
     copied.load_state_dict(model.state_dict())
     resumed = an_optim(copied, layout=here)
     if there == "torch":
-        resumed.optimizer.load_state_dict(optim.optimizer.state_dict())
+        resumed.optimizer.load_state_dict(copy.deepcopy(optim.optimizer.state_dict()))  # torch shares tensors
     else:
         resumed.load_state_dict(optim.state_dict())
     for batch in data[5:]:
