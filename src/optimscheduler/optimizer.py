@@ -171,7 +171,7 @@ def may_be_fused(optimizer: Optimizer) -> bool:
         type(optimizer).__module__.startswith("torch.optim.")
         and all(map(_leaves_kernel_open, optimizer.param_groups))
         and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
-        and all(_steps_fused(type(optimizer), device) for device in {p.device for p in parameters})
+        and all(_steps_fused(type(optimizer), d) for d in {p.device for p in parameters})  # type: ignore[arg-type]  # classes can be hashed
     )
 
 

@@ -148,3 +148,44 @@ def test_R45_dcp_saves_and_loads_the_object(
     found = on(after, two, gone_on, str(tmp_path), members, layout)
     far = {name: float((found[name] - expected[name]).abs().max()) for name in expected}
     assert max(far.values()) < CLOSE, far
+
+
+# ---- a hook on one rank ----
+
+
+def watched_on_one_rank(layout: str, wrap: bool) -> dict[str, Tensor]:
+    """Weights after a hook on rank 0 has looked at a few updates, was taken away, and updates followed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    trained = nn.parallel.DistributedDataParallel(model) if wrap else model
+    arguments: dict[str, Any] = {
+        "use_amp": False,
+        "grad_clip": 0.1,
+        "layout": layout,
+        "distributed": not wrap,
+    }
+    optim = OptimScheduler("AdamW", {"lr": 0.01}, trained, **arguments)
+    looks: list[int] = []
+    handle = None
+    generator = torch.Generator().manual_seed(dist.get_rank())
+    for number in range(9):
+        if number == 3 and dist.get_rank() == 0:
+            handle = optim.optimizer.register_step_pre_hook(lambda *_: looks.append(1))
+        if number == 6 and handle is not None:
+            handle.remove()
+        with optim.forward():
+            loss = trained(torch.randn(3, 4, generator=generator)).square().mean()
+        optim.step({"loss": loss})
+    assert len(looks) == (3 if dist.get_rank() == 0 else 0)
+    return weights(model)
+
+
+@pytest.mark.parametrize("wrap", [True, False])
+@pytest.mark.parametrize("layout", ["auto", "loose"])
+def test_R41_a_hook_on_one_rank_leaves_the_ranks_equal_in_every_bit(
+    two: Pool, layout: str, wrap: bool
+) -> None:
+    """The fused kernel and torch's plain one differ in the last bit, so all take the same."""
+    first, second = two.run(watched_on_one_rank, layout, wrap)
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name])
