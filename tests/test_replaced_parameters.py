@@ -98,8 +98,8 @@ def test_R44_a_module_that_was_replaced_in_the_model_alone_is_named(
     model[3] = nn.Linear(6, 2)
     for batch in DATA[1:4]:
         take(optim, batch)
-    assert caplog.text.count("came into the model after this OptimScheduler was built") == 1
-    assert "and do not train: 3.weight, 3.bias. Put them into optim.optimizer.param_groups" in caplog.text
+    assert caplog.text.count("came into the model later are in no optimizer") == 1
+    assert "and do not train: 3.weight, 3.bias. Append them: optim.optimizer.param_groups" in caplog.text
 
 
 @LAYOUTS

@@ -57,7 +57,10 @@ def holders_of(storage: torch.UntypedStorage) -> int | None:
 
 def version_of(tensor: Tensor) -> int | None:
     """How often its memory was written to; None where torch does not say."""
-    return getattr(tensor, "_version", None)
+    try:
+        return tensor._version
+    except (AttributeError, RuntimeError):  # the latter of tensors made in inference mode
+        return None
 
 
 def unsaved_buffers(module: nn.Module) -> set[str]:
@@ -209,6 +212,8 @@ def step_fused_adam(optimizer: Optimizer, scale: Tensor | None, found_inf: Tenso
         Whether it was done; if not, nothing is changed, and it is for `optimizer.step()` to do.
     """
     if type(optimizer) not in (Adam, AdamW) or getattr(profiler, "_is_profiler_enabled", True):
+        return False
+    if not getattr(type(optimizer).step, "hooked", False):  # torch's mark: somebody has replaced it
         return False
     groups = optimizer.param_groups
     lists = [_lists_of_fused_adam(optimizer.state, group) for group in groups]

@@ -170,9 +170,12 @@ def _base_lr(optimizer: Optimizer) -> float:
     lr = lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr
     if isinstance(lr, int | float) and not isinstance(lr, bool) and lr > 0:
         return number("optimizer: defaults['lr']", lr)
-    return number(
-        "optimizer: lr of group 0, as its defaults have none,", _first_lr(optimizer.param_groups[0]), above=0
-    )
+    first = _first_lr(optimizer.param_groups[0])
+    if first == 0:
+        raise ConfigError(
+            "optimizer: it was built with lr=0; build it with the peak learning rate, which is > 0"
+        )
+    return number("optimizer: lr of group 0, as its defaults have none,", first, above=0)
 
 
 def _first_lr(group: Mapping[str, Any]) -> float:

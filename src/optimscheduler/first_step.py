@@ -31,8 +31,10 @@ def state_after_first_step(
         parameter: sharded or not.
 
     Returns:
-        Its entries; none where the optimizer keeps nothing.
+        Its entries. None where the optimizer keeps nothing, or is not torch's: its step may do anything.
     """
+    if not type(optimizer).__module__.startswith("torch.optim."):
+        return {}
     stand_in = nn.Parameter(torch.zeros_like(parameter))
     stand_in.grad = torch.zeros_like(parameter)
     twin = twin_of(optimizer, fused=False)

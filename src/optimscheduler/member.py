@@ -28,9 +28,11 @@ _NOT_REACHED: Final = (
     "it does not depend on them. Is it the right loss (optim_loss), or was something detached or frozen on "
     "the way?"
 )
+_LOOK: Final = 256  # updates
+
 _REPLACED: Final = (
-    "they are not the model's any more. Parameters that were replaced, as by load_state_dict(assign=True), "
-    "need a new OptimScheduler"
+    "the model no longer has them. Put those that replace them (as load_state_dict(assign=True) does) into "
+    "optim.optimizer.param_groups[i]['params'], or build a new OptimScheduler"
 )
 
 
@@ -103,14 +105,14 @@ class Member:
         """Say which parameters of the model are in no optimizer because they came later.
 
         A look at all of them takes time. So it is taken when fewer than ever have a gradient, as after a
-        module was replaced, and after 1, 2, 4, 8, ... updates.
+        module was replaced, after 1, 2, 4, 8, ... updates, and every 256.
 
         Args:
             model: that has the parameters.
             blocks: of gradients there are; as many as the last time come of as many parameters.
             logger: where to.
         """
-        anyway = not self.updates & (self.updates - 1)
+        anyway = not self.updates & (self.updates - 1) or self.updates % _LOOK == 0
         if blocks == self.blocks and not anyway:
             return
         self.blocks, present = blocks, self.gradients.present()
@@ -121,9 +123,9 @@ class Member:
         self.said_strangers.update(strangers)
         if strangers:
             logger.warning(
-                "some parameters came into the model after this OptimScheduler was built, and do not train: "
-                "%s. Put them into optim.optimizer.param_groups[i]['params'], in the place of those that "
-                "they replace, or build a new OptimScheduler",
+                "parameters that came into the model later are in no optimizer and do not train: %s. "
+                "Append them: optim.optimizer.param_groups[0]['params'] += [...]. If they replace others, "
+                "take those out of the list. Or build a new OptimScheduler",
                 _listed(strangers),
             )
 

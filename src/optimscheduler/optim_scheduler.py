@@ -247,9 +247,12 @@ class OptimScheduler:
             ParameterError: it holds parameters that are not the model's.
         """
         if not isinstance(optimizer, Optimizer):
+            given = (
+                f"a {type(optimizer).__name__}" if isinstance(optimizer, nn.Module) else f"{optimizer!r:.80}"
+            )
             raise ConfigError(
-                f"from_optimizer takes a torch.optim.Optimizer, got {optimizer!r:.80}; a class or a name "
-                f"goes to {cls.__name__}(...) itself, with its optim_conf"
+                f"from_optimizer takes a torch.optim.Optimizer first, then the model; the first is {given}. "
+                f"A class or a name goes to {cls.__name__}(...) itself, with its optim_conf"
             )
         told = {key: value for key, value in keywords.items() if value is not None or key != "exclude"}
         return cls(optimizer, told.pop("optim_conf", None), model, **told)
@@ -510,7 +513,8 @@ class OptimScheduler:
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
         for line in misfits(self.member, state):
-            _log.warning("%s; its optimizer state starts anew, or is dropped", line)
+            what = "is dropped" if line.endswith("alone") else "starts anew"
+            _log.warning("%s; its optimizer state %s", line, what)
         settings = not changed or on_mismatch == "checkpoint"
         load_state(self.member, self._config, self.precision, state, settings=settings)
 

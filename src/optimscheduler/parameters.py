@@ -226,9 +226,9 @@ def own_again(owned: OwnedParameters, model: nn.Module, optimizer: Optimizer) ->
     now = optimizer.param_groups
     if len(now) != len(owned.groups):
         raise ParameterError(
-            f"the optimizer has {len(now)} parameter groups and was built with {len(owned.groups)}: "
-            "parameters that are added later have no owner. Freeze them instead, and unfreeze them "
-            "later, or build a new OptimScheduler"
+            f"optim.optimizer has {len(now)} parameter groups and was built with {len(owned.groups)}; groups "
+            "cannot come or go. Append new parameters to a group that is there: "
+            "optim.optimizer.param_groups[0]['params'] += [...], or build a new OptimScheduler"
         )
     names, _ = _all_names(model)
     groups = []
@@ -246,7 +246,7 @@ def own_again(owned: OwnedParameters, model: nn.Module, optimizer: Optimizer) ->
         selection=selection,
         groups=tuple(groups),
         whole_model=ours == {id(p) for p in model.parameters()},
-        others=owned.others,
+        others=owned.others | (set(owned.by_name) - set(selection)),
     )
 
 

@@ -13,7 +13,7 @@ from optimscheduler._torch_compat import graph_age, leaf_of
 
 __all__ = ["Sight"]
 
-_TRUSTED: Final = 64
+_TRUSTED: Final = 16
 """Graphs that are taken for what their shape says, until they are walked again: a walk takes an eighth of the
 step of a small model, and two graphs of one shape may differ, as when a parameter is thawed."""
 

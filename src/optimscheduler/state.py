@@ -13,6 +13,7 @@ window      the open window, with its gradients by name
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -55,14 +56,14 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
     )
     return {
         "version": VERSION,
-        "config": dict(config),
+        "config": copy.deepcopy(config),  # loaders may write into what they are given
         "parameters": {name: _shape(parameter) for name, parameter in m.owned.by_name.items()},
         "optimizer": optimizer_by_name(m.optimizer, list(m.owned.by_name)),
         "scaler": None if scaler is None else scaler.state_dict(),
         "clock": m.clock.state_dict(),
         "ledger": m.ledger.state_dict(),
         "guard": m.guard.state_dict(),
-        "feedback": m.feedback,
+        "feedback": copy.deepcopy(m.feedback),
         "values": m.values.state_dict(),
         "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
@@ -110,9 +111,10 @@ def check_fits(
         lost = [name for name in saved.get("present", ()) if name not in saved["state"]]
     if lost:
         raise CheckpointError(
-            f"the optimizer state of {len(lost)} parameters was not loaded ({', '.join(lost[:5])}). "
-            "torch.distributed.checkpoint loads only what the object names that it loads into: are they "
-            "frozen here, and were not there? Unfreeze them for the load"
+            f"{len(lost)} parameters had optimizer state when this was saved, and it was not loaded: "
+            f"{', '.join(lost[:5])}. dcp.load fills only what is there already. Where they are frozen, set "
+            "requires_grad=True, load, and freeze them again; with an optimizer that is not of torch.optim, "
+            "take one step before you load"
         )
     if there != here:
         wrong.append(f"optim_type: {there} in the checkpoint, {here} here")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from optimscheduler._torch_compat import graph_age
 from optimscheduler.apply import kernel_for
-from optimscheduler.checks import whole
+from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
 from optimscheduler.isolation import Isolation, lateness_behind, zeroed
@@ -160,6 +160,7 @@ class BatchStep:
             self._isolations.clear()
 
     def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
+        last = boolean("last", last)
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
 
     def _take(self, step_num: int | None, names: Collection[str], last: bool) -> dict[str, Beat]:

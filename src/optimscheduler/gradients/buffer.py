@@ -41,6 +41,7 @@ class Buffer:
         self.parameters = list(parameters)
         self.leaf = nn.Parameter(memory)
         self._offsets = list(offsets)
+        self._forms = [(p.size(), p.stride()) for p in parameters]  # as they lie here; one may be moved away
         self._gradient = gradient
         self._rows: list[tuple[slice, Tensor]] = []  # which parameters, and where their gradients go
         self._others: list[int] = []
@@ -64,6 +65,7 @@ class Buffer:
             start = end
 
     @classmethod
+    @torch.inference_mode(False)
     @torch.no_grad()
     def around(cls, parameters: Sequence[nn.Parameter]) -> Buffer:
         """Move these, dense and with strides in any order, into new memory, those of a row side by side."""
@@ -111,8 +113,8 @@ class Buffer:
     def beside(self, row: Tensor) -> list[Tensor]:
         """Views of a 1-D tensor as long as `leaf`, one for each parameter, shaped like it."""
         return [
-            row.as_strided(p.size(), p.stride(), row.storage_offset() + offset)
-            for p, offset in zip(self.parameters, self._offsets, strict=True)
+            row.as_strided(size, stride, row.storage_offset() + offset)
+            for (size, stride), offset in zip(self._forms, self._offsets, strict=True)
         ]
 
     def is_whole(self) -> bool:

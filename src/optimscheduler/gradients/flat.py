@@ -24,8 +24,9 @@ from optimscheduler._torch_compat import let_take_scale
 from optimscheduler.gradients.buffer import Buffer
 from optimscheduler.gradients.loose import Loose, Outlook
 from optimscheduler.gradients.packed_state import PackedState
+from optimscheduler.gradients.shown import ShownState
 from optimscheduler.gradients.suited import suited
-from optimscheduler.gradients.twin import is_watched, take_settings, twin_of
+from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 
 __all__ = ["LARGEST", "Flat"]
 
@@ -169,6 +170,8 @@ class Flat(Loose):
                 self._dismiss(buffer, unfit)
         if self._ready:
             self._admit()
+        if self._fused and not is_laid_for_fused(self._packed):
+            self._unfuse()
 
     def blocks(self) -> list[Tensor]:
         """The buffers' gradients, and those on their own that there are."""
@@ -188,11 +191,11 @@ class Flat(Loose):
         self.loosen()
         super().restore(gradients)
 
-    def _block(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
-        if gradient.is_sparse and self._fused:
+    def _unfuse(self) -> None:
+        """No fused kernel takes what is there."""
+        if self._fused:
             self._fused = False
             let_take_scale(self._packed, fused=False)
-        return super()._block(parameter, gradient)
 
     # ---- who lies where ----
 
@@ -236,7 +239,8 @@ class Flat(Loose):
     def release(self) -> None:
         """Give the user's optimizer all state, for good: somebody else takes over."""
         self.loosen()
-        self._user.state = defaultdict(dict, self._user.state)
+        if isinstance(self._user.state, ShownState):
+            self._user.state.freeze()
 
     def _give_up(self, reason: str) -> None:
         self.loosen()

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import is_scheduled, say_stepped
-from optimscheduler.gradients.twin import is_watched, take_settings, twin_of
+from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 from optimscheduler.shards import local
 
 __all__ = ["Loose", "Outlook"]
@@ -117,6 +117,8 @@ class Loose:
             )
         self.watched = watched
         self._blocks = None
+        if self._twin is not None and not is_laid_for_fused(self._user):
+            self._unfuse()
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are; of a sparse one its values, of a sharded one this rank's part."""
@@ -162,9 +164,13 @@ class Loose:
     def loosen(self) -> None:
         """It is."""
 
+    def _unfuse(self) -> None:
+        """No fused kernel takes what is there: step the user's optimizer, which asks for none."""
+        self._twin = None
+
     def _block(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         if gradient.is_sparse:
-            self._twin = None  # no fused kernel takes it
+            self._unfuse()
             parameter.grad = gradient = gradient.coalesce()
             return gradient.values()
         return local(gradient)

@@ -8,7 +8,8 @@ else has written to it. What others do to the state that is shown is taken over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
@@ -31,6 +32,7 @@ class _Row:
 
     values: Tensor
     version: int | None  # as we have left it
+    left: Tensor  # what we have left, on a CPU: `.data` and numpy write without a trace
 
 
 class PackedState:
@@ -43,15 +45,16 @@ class PackedState:
 
     def __init__(self, user: Optimizer, inner: Optimizer) -> None:
         self.inner = inner
-        self._user = user
+        self._user_of = weakref.ref(user)  # which holds what it shows, and so this
         self._once = SCALARS[type(user)]
         self._buffers: list[Buffer] = []
         self._own: list[nn.Parameter] = []
         self._rows: dict[Buffer, dict[str, _Row]] = {}
-        self._entries: list[object] = []  # of the state shown of packed parameters
+        self._entries: list[object] = []  # of the state shown of packed parameters,
+        self._addresses: list[int] = []  # and where they lie
         self._count = 0  # of the states of `inner` when it was shown
         self._others: dict[Tensor, State] = {}  # what the user's optimizer keeps for other tensors
-        self._shown = ShownState(self._fill)
+        self._show(ShownState(self._fill, self))
 
     def lie(self, buffers: Sequence[Buffer], own: Sequence[nn.Parameter]) -> None:
         """Say what lies packed and what on its own from now on."""
@@ -92,7 +95,7 @@ class PackedState:
     def _situation_of(self, parameter: nn.Parameter, state: Mapping[str, object]) -> tuple[object, ...]:
         found: list[object] = []
         for key, value in sorted(state.items()):
-            if self._is_once(key, value):
+            if self._is_once(key, value) and isinstance(value, Tensor | Hashable):
                 found += key, value.item() if isinstance(value, Tensor) else value
             elif isinstance(value, Tensor) and value.shape == parameter.shape:
                 found += key, value.dtype, value.device
@@ -104,6 +107,22 @@ class PackedState:
         """Whether an entry is kept once for a tensor, not for each element."""
         return key in self._once or not isinstance(value, Tensor)
 
+    @property
+    def _shown(self) -> ShownState:
+        """What the user's optimizer shows; one that nobody sees where that has another state."""
+        shown = self._shown_of()
+        return ShownState(lambda: None) if shown is None else shown
+
+    def _show(self, shown: ShownState) -> None:
+        self._shown_of = weakref.ref(shown)  # the user's optimizer holds it, and it holds this
+
+    @property
+    def _user(self) -> Optimizer:
+        user = self._user_of()
+        assert user is not None  # whoever steps has it
+        return user
+
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _put(self, buffer: Buffer, states: Sequence[State]) -> None:
         """The state of the parameters of a buffer; where it lies beside the buffer already, it stays."""
@@ -113,12 +132,10 @@ class PackedState:
                 together[key] = self._for_all(value, buffer.leaf.device)
                 continue
             row = before.get(key)
-            if row is None or row.dtype is not value.dtype:
+            views = [state[key] for state in states]
+            if row is None or row.dtype is not value.dtype or not _lie_at(views, buffer.beside(row)):
                 row = torch.zeros_like(buffer.leaf, dtype=value.dtype, device=value.device)
-            pairs = zip(buffer.beside(row), (state[key] for state in states), strict=True)
-            moved = [(view, value) for view, value in pairs if view.data_ptr() != value.data_ptr()]
-            if moved:
-                copy_all_(*map(list, zip(*moved, strict=True)))
+                copy_all_(buffer.beside(row), views)  # the memory of before may still be shown to somebody
             together[key] = row
         if together:
             self.inner.state[buffer.leaf] = together
@@ -139,6 +156,8 @@ class PackedState:
             for key, row in rows.items():
                 row.values.copy_(self.inner.state[buffer.leaf][key])
                 row.version = version_of(row.values)
+                if row.values.device.type == "cpu":
+                    row.left.copy_(row.values)
 
     def _fill(self) -> None:
         """Show the state of every parameter. A dict that was shown stays the same: somebody may hold it."""
@@ -147,7 +166,7 @@ class PackedState:
         for buffer in self._buffers:
             states |= {p: s for p, s in zip(buffer.parameters, self._views(buffer), strict=True) if s}
         dict.clear(self._shown)
-        for parameter in self._mine():
+        for parameter in {**self._mine(), **dict.fromkeys(self._packed()), **dict.fromkeys(self._own)}:
             held, state = before.pop(parameter, None), states.get(parameter)
             if held is not None and state is not None and held is not state:
                 held.clear()
@@ -160,11 +179,13 @@ class PackedState:
         dict.update(self._shown, {**self._others, **before})
         self._count = len(self.inner.state)
         self._entries = self._packed_entries()
+        self._addresses = list(map(_address, self._entries))
 
     def _views(self, buffer: Buffer) -> list[State]:
         """The state of each parameter of a buffer."""
         return self._views_of(buffer, self.inner.state.get(buffer.leaf, {}))
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _views_of(self, buffer: Buffer, together: State) -> list[State]:
         states: list[State] = [{} for _ in buffer.parameters]
@@ -176,7 +197,7 @@ class PackedState:
             elif self._is_once(key, value):
                 if key not in rows:
                     values = value.detach().expand(len(states)).clone()
-                    rows[key] = _Row(values, version_of(values))
+                    rows[key] = _Row(values, version_of(values), values.clone())
                 each = rows[key].values.unbind()
             else:
                 each = buffer.beside(value)
@@ -185,7 +206,9 @@ class PackedState:
         return states
 
     def _mine(self) -> dict[nn.Parameter, None]:
-        return dict.fromkeys(p for group in self._user.param_groups for p in group["params"])
+        user = self._user_of()
+        groups = [] if user is None else user.param_groups
+        return dict.fromkeys(p for group in groups for p in group["params"])
 
     def _packed(self) -> list[nn.Parameter]:
         return [parameter for buffer in self._buffers for parameter in buffer.parameters]
@@ -198,9 +221,10 @@ class PackedState:
 
     def is_foreign(self) -> bool:
         """Whether somebody else has stepped, loaded, replaced or reset state since the last update."""
-        if self._user.state is not self._shown or self._is_counted():
+        shown = self._user.state
+        if shown is not self._shown_of() or shown.by is not self or self._is_counted():
             return True
-        if not self._shown.is_open:
+        if not shown.is_open:
             return False
         if self._is_replaced():
             return True
@@ -211,11 +235,15 @@ class PackedState:
         entries = self._packed_entries()
         if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
             return True
+        if list(map(_address, entries)) != self._addresses:
+            return True
         return any(dict.get(self._shown, p) is not self.inner.state.get(p) for p in self._own)
 
     def _is_counted(self) -> bool:
         rows = chain.from_iterable(map(dict.values, self._rows.values()))
-        return any(row.version is None or version_of(row.values) != row.version for row in rows)
+        return any(
+            row.version is None or version_of(row.values) != row.version or _differs(row) for row in rows
+        )
 
     def _close_if_unheld(self) -> None:
         """Nobody can change what is shown unheard: forget it, so that looking at it again costs nothing."""
@@ -235,6 +263,8 @@ class PackedState:
             The buffers whose parameters are no longer in one situation; each of these has its own state.
         """
         theirs = self._user.state
+        if theirs is not self._shown and self._shown.by is self:
+            self._shown.freeze()  # somebody may hold it, and put it back
         states = {p: state for p, state in theirs.items() if state}
         differing: list[Buffer] = []
         for buffer in self._buffers:
@@ -252,13 +282,38 @@ class PackedState:
             self.inner.state.pop(parameter, None)
             if parameter in states:
                 self.inner.state[parameter] = states[parameter]
+        if not isinstance(theirs, ShownState):
+            shown = ShownState(self._fill, self)
+            dict.update(shown, theirs)
+            self._user.state = theirs = shown
+        elif theirs.by is not self:
+            theirs.serve(self._fill, self)
         if theirs is not self._shown:
-            dict.clear(self._shown)
-            dict.update(self._shown, theirs)
-            self._user.state, self._others = self._shown, {}
+            self._show(theirs)
+            self._others = {}
         self._shown.is_open = True
         self._fill()
         return differing
+
+
+def _lie_at(tensors: Sequence[Tensor], views: Sequence[Tensor]) -> bool:
+    """Whether these are those views of ours."""
+    return all(map(_are_one_memory, tensors, views))
+
+
+def _are_one_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
+
+
+def _address(entry: object) -> int:
+    return entry.data_ptr() if isinstance(entry, Tensor) else 0
+
+
+def _differs(row: _Row) -> bool:
+    """Whether somebody has written to it."""
+    if row.version is None or version_of(row.values) != row.version:
+        return True
+    return row.values.device.type == "cpu" and not torch.equal(row.values, row.left)
 
 
 def _copied(value: object) -> object:

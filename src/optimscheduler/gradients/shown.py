@@ -21,18 +21,29 @@ class ShownState(defaultdict[Tensor, State]):
 
     Args:
         fill: puts every parameter's state in; called when somebody looks at what is closed.
+        by: whose state it is.
     """
 
-    def __init__(self, fill: Callable[[], None]) -> None:
+    def __init__(self, fill: Callable[[], None], by: object = None) -> None:
         super().__init__(dict)
         self._fill = fill
+        self.by = by
         self.is_open = False
+
+    def serve(self, fill: Callable[[], None], by: object) -> None:
+        """Show somebody else's state from now on; what is there stays until that is filled in."""
+        self.open()
+        self._fill, self.by = fill, by
 
     def open(self) -> None:
         """Somebody looks."""
         if not self.is_open:
-            self.is_open = True
             self._fill()
+            self.is_open = True
+
+    def freeze(self) -> None:
+        """What it shows now is all that it will ever show."""
+        self.serve(lambda: None, None)
 
     def close(self) -> None:
         """Forget what was shown, until somebody looks again."""

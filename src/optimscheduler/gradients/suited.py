@@ -27,7 +27,7 @@ from torch.optim import (
 from optimscheduler._torch_compat import holders_of
 from optimscheduler.shards import is_sharded
 
-__all__ = ["SCALARS", "reason_against", "suited"]
+__all__ = ["SCALARS", "is_dense", "reason_against", "suited"]
 
 SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
     Adadelta: frozenset({"step"}),
@@ -101,11 +101,11 @@ def _is_plain(parameter: nn.Parameter) -> bool:
         and parameter.dtype in _DTYPES
         and not (parameter.device.type == "cpu" and parameter.is_shared())  # type: ignore[no-untyped-call]  # torch's
         and parameter.numel() > 0
-        and _is_dense(parameter)
+        and is_dense(parameter)
     )
 
 
-def _is_dense(tensor: Tensor) -> bool:
+def is_dense(tensor: Tensor) -> bool:
     """Whether its elements lie side by side, each once, in whatever order."""
     span = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):

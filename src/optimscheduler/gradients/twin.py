@@ -7,12 +7,16 @@ asked for. Nothing in it is replaced. Its twin may be fused, or be over packed p
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import has_step_hooks, is_scheduled, let_take_scale
+from optimscheduler.gradients.suited import is_dense
 
-__all__ = ["is_watched", "take_settings", "twin_of"]
+__all__ = ["is_laid_for_fused", "is_watched", "take_settings", "twin_of"]
 
 
 def twin_of(optimizer: Optimizer, *, fused: bool) -> Optimizer:
@@ -49,3 +53,23 @@ def is_watched(optimizer: Optimizer) -> bool:
     A learning-rate scheduler of torch only wants to know that there was one; `say_stepped` tells it.
     """
     return has_step_hooks(optimizer) or ("step" in vars(optimizer) and not is_scheduled(optimizer))
+
+
+def is_laid_for_fused(optimizer: Optimizer) -> bool:
+    """Whether parameters, gradients and state lie in the same order; fused kernels do not look at that."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and not _lie_alike(parameter, optimizer.state.get(parameter, {})):
+                return False
+    return True
+
+
+def _lie_alike(parameter: nn.Parameter, state: Mapping[str, object]) -> bool:
+    tensors = [value for value in state.values() if isinstance(value, Tensor) and value.ndim]
+    if parameter.grad is not None:
+        tensors.append(parameter.grad)
+    if any(tensor.layout is not torch.strided for tensor in tensors):
+        return False
+    if parameter.is_contiguous():
+        return all(tensor.is_contiguous() for tensor in tensors)
+    return is_dense(parameter) and all(tensor.stride() == parameter.stride() for tensor in tensors)
