@@ -84,7 +84,8 @@ class Isolation:
         """
         if not self._sharded:  # there, the leaves are whole parameters that nobody owns
             self._sight.look(loss.grad_fn, since, self._mine)
-            self._say_strays()
+            if self._sight.has_strays:
+                self._say_strays()
         if past_hooks and self._sight.reentrant:
             raise _broke_off(self._loss)
         try:
@@ -97,7 +98,7 @@ class Isolation:
 
     def _say_strays(self) -> None:
         """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
-        if self._said or not self._sight.has_strays:
+        if self._said:
             return
         told = {id(p) for p in (*self._claim.model.parameters(), *self._claim.of_others())}
         strays = [tuple(stray.shape) for stray in self._sight.strays if id(stray) not in told]

@@ -52,18 +52,19 @@ class Claim:
 
     def has_others(self) -> bool:
         """Whether parameters of other models are trained in this process."""
-        self._look()
+        if self._when != _changes:
+            self._look()
         return self._reached
 
     def quiet_others(self) -> AbstractContextManager[None]:
         """Forwards inside, through wrappers of other models that are trained here, prepare no reduction."""
-        self._look()
+        if self._when != _changes:
+            self._look()
         return quiet(self._wrappers_of_others()) if self._wrapped else _NOTHING
 
     def _look(self) -> None:
-        if self._when != _changes:
-            self._when = _changes
-            self._reached, self._wrapped = bool(self.of_others()), bool(self._wrappers_of_others())
+        self._when = _changes
+        self._reached, self._wrapped = bool(self.of_others()), bool(self._wrappers_of_others())
 
     def of_others(self) -> list[nn.Parameter]:
         """The parameters of other models that are trained in this process."""

@@ -26,19 +26,16 @@ class Sight:
     Attributes:
         reentrant: a node ran a backward of its own (torch's reentrant checkpoint, fairscale's, DeepSpeed's).
         blind: torch did not say which leaves there are.
+        has_strays: there are, or were, parameters that were reached and are not the owners'.
     """
 
     def __init__(self) -> None:
         self.reentrant = False
+        self.has_strays = False
         self.blind = False
         self._strays: list[weakref.ref[Tensor]] = []
         self._known: set[tuple[object, ...]] = set()
         self._left = _TRUSTED
-
-    @property
-    def has_strays(self) -> bool:
-        """Whether there are, or were, some."""
-        return bool(self._strays)
 
     @property
     def strays(self) -> list[Tensor]:
@@ -74,6 +71,7 @@ class Sight:
                 self.blind = self.blind or leaf is None
                 if isinstance(leaf, nn.Parameter) and id(leaf) not in owned and id(leaf) not in known:
                     self._strays.append(weakref.ref(leaf))
+                    self.has_strays = True
             elif "CheckpointFunction" in name:
                 self.reentrant = True
 

@@ -170,7 +170,7 @@ class Flat(Loose):
                 self._dismiss(buffer, unfit)
         if self._ready:
             self._admit()
-        if self._fused and not is_laid_for_fused(self._packed):
+        if self._fused and not is_laid_for_fused(self._own, self._packed.state):
             self._unfuse()
 
     def blocks(self) -> list[Tensor]:

@@ -117,7 +117,7 @@ class Loose:
             )
         self.watched = watched
         self._blocks = None
-        if self._twin is not None and not is_laid_for_fused(self._user):
+        if self._twin is not None and not is_laid_for_fused(self._own, self._user.state):
             self._unfuse()
 
     def blocks(self) -> list[Tensor]:

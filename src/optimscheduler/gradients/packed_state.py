@@ -150,7 +150,8 @@ class PackedState:
 
     def after_step(self) -> None:
         """Bring what is shown up to date."""
-        if self._shown.is_open and len(self.inner.state) != self._count:
+        shown = self._shown_of()
+        if shown is not None and shown.is_open and len(self.inner.state) != self._count:
             self._fill()  # the update has made state
         for buffer, rows in self._rows.items():
             for key, row in rows.items():
@@ -221,8 +222,10 @@ class PackedState:
 
     def is_foreign(self) -> bool:
         """Whether somebody else has stepped, loaded, replaced or reset state since the last update."""
-        shown = self._user.state
-        if shown is not self._shown_of() or shown.by is not self or self._is_counted():
+        user, shown = self._user_of(), self._shown_of()
+        if shown is None or user is None or user.state is not shown or shown.by is not self:
+            return True
+        if self._is_counted():
             return True
         if not shown.is_open:
             return False

@@ -7,7 +7,8 @@ asked for. Nothing in it is replaced. Its twin may be fused, or be over packed p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,16 +56,15 @@ def is_watched(optimizer: Optimizer) -> bool:
     return has_step_hooks(optimizer) or ("step" in vars(optimizer) and not is_scheduled(optimizer))
 
 
-def is_laid_for_fused(optimizer: Optimizer) -> bool:
+def is_laid_for_fused(parameters: Iterable[nn.Parameter], states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
     """Whether parameters, gradients and state lie in the same order; fused kernels do not look at that."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None and not _lie_alike(parameter, optimizer.state.get(parameter, {})):
-                return False
+    for parameter in parameters:
+        if parameter.grad is not None and not _lie_alike(parameter, states.get(parameter, {})):
+            return False
     return True
 
 
-def _lie_alike(parameter: nn.Parameter, state: Mapping[str, object]) -> bool:
+def _lie_alike(parameter: nn.Parameter, state: Mapping[str, Any]) -> bool:
     tensors = [value for value in state.values() if isinstance(value, Tensor) and value.ndim]
     if parameter.grad is not None:
         tensors.append(parameter.grad)
