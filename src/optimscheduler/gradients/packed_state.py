@@ -280,7 +280,9 @@ class PackedState:
         self._rows = {buffer: {} for buffer in self._buffers if buffer not in differing}
         self._buffers = list(self._rows)
         packed = set(self._packed())
-        self._own = [parameter for parameter in self._mine() if parameter not in packed]
+        apart = {**self._mine(), **dict.fromkeys(self._own)}  # some of these may have left the groups
+        apart |= {parameter: None for buffer in differing for parameter in buffer.parameters}
+        self._own = [parameter for parameter in apart if parameter not in packed]
         for parameter in self._own:
             self.inner.state.pop(parameter, None)
             if parameter in states:
