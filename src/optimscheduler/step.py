@@ -306,7 +306,7 @@ class BatchStep:
         m.write(real_step, m.clock.epoch)
         m.gradients.before_step()
         kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        m.gradients.after_step()
+        m.gradients.after_step(moves)
         self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(

@@ -87,11 +87,11 @@ def zero_all_entries(side: Side, rng: Random) -> None:
 
 
 def prune_all_entries(side: Side, rng: Random) -> None:
-    """As ReLoRA does after a merge: the smaller half."""
+    """As ReLoRA does after a merge: the smaller half; where all are equal, rounding must not choose."""
     _, optimizer = side.any_optimizer(rng)
     for p in parameters_of(optimizer):
         for key, value in _entries(optimizer, p).items():
-            optimizer.state[p][key] = torch.where(value.abs() < value.abs().mean(), 0.0, value)
+            optimizer.state[p][key] = torch.where(value.abs() < 0.99 * value.abs().mean(), 0.0, value)
 
 
 def hold_a_state(side: Side, rng: Random) -> None:

@@ -18,6 +18,7 @@ from optimscheduler.errors import ConfigError
 from optimscheduler.gradients.flat import Flat
 from optimscheduler.gradients.loose import Loose, Outlook
 from optimscheduler.gradients.suited import reason_against
+from optimscheduler.scalars import Flag
 
 __all__ = ["Flat", "Gradients", "Loose", "Outlook", "gradients_for"]
 
@@ -63,8 +64,8 @@ class Gradients(Protocol):
     def before_step(self) -> None:
         """The numbers of the groups are written; an update follows."""
 
-    def after_step(self) -> None:
-        """The update is done."""
+    def after_step(self, moved: Flag = True) -> None:
+        """The update is done, or was refused."""
 
     def present(self) -> int:
         """How many parameters have a gradient."""

@@ -27,6 +27,7 @@ from optimscheduler.gradients.packed_state import PackedState
 from optimscheduler.gradients.shown import ShownState
 from optimscheduler.gradients.suited import suited
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
+from optimscheduler.scalars import Flag
 
 __all__ = ["LARGEST", "Flat"]
 
@@ -117,12 +118,12 @@ class Flat(Loose):
         if not self.watched:
             take_settings(self._packed, self._user)
 
-    def after_step(self) -> None:
+    def after_step(self, moved: Flag = True) -> None:
         """The twin has made, or moved, state."""
         if not self.watched:
             self._state.after_step()
         if "step" in vars(self._user):
-            super().after_step()
+            super().after_step(moved)
 
     # ---- around an update ----
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import is_scheduled, say_stepped
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
+from optimscheduler.scalars import Flag, seen
 from optimscheduler.shards import local
 
 __all__ = ["Loose", "Outlook"]
@@ -97,9 +98,9 @@ class Loose:
             if state and "step" in state and state["step"].device != parameter.device:
                 state["step"] = state["step"].to(parameter.device)
 
-    def after_step(self) -> None:
-        """The twin has stepped, if there is one."""
-        if is_scheduled(self._user):
+    def after_step(self, moved: Flag = True) -> None:
+        """The twin has stepped, if there is one; a scheduler of torch wants to know of steps that moved."""
+        if is_scheduled(self._user) and seen(moved) is not False:
             say_stepped(self._user)
 
     # ---- around an update ----
