@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.group_rules import GroupRule
-from optimscheduler.optimizer_state import load_optimizer, named_from_torch, optimizer_by_name
+from optimscheduler.optimizer_state import load_optimizer, optimizer_by_name
 from optimscheduler.parameters import OwnedParameters, own
+from optimscheduler.torch_state import named_from_torch
 from tests.cases_models import TwoParts, a_model, assert_same, stored
 
 

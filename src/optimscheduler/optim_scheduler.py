@@ -49,15 +49,14 @@ from optimscheduler.settings import (
 )
 from optimscheduler.state import (
     check_fits,
-    check_torch_state,
     check_whole,
     load_state,
-    load_torch_state,
     misfits,
     state_of,
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
+from optimscheduler.torch_state import check_torch_state, load_torch_state
 from optimscheduler.values import Values
 from optimscheduler.weakly import Weakly
 

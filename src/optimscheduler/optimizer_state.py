@@ -1,6 +1,6 @@
 """Optimizer state under parameter names, so that it survives regrouping, wrapping and a change of library.
 
-Two formats come in, one goes out: this package's, by name, and a plain `torch.optim` optimizer's, by index.
+`torch_state` reads a plain `torch.optim` optimizer's, by index.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from torch.optim import Optimizer
 from optimscheduler.errors import CheckpointError
 from optimscheduler.first_step import state_after_first_step
 from optimscheduler.gradients.suited import SCALARS
-from optimscheduler.parameters import OwnedParameters, canonical
 
-__all__ = ["load_optimizer", "named_from_torch", "optimizer_by_name"]
+__all__ = ["load_optimizer", "optimizer_by_name"]
 
 _IMPLEMENTATION: Final = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
 
@@ -106,52 +105,3 @@ def _keep_dtype(optimizer: Optimizer, parameter: nn.Parameter, saved: Mapping[st
 
 def _copied(state: Mapping[str, Any]) -> State:
     return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
-
-
-def named_from_torch(raw: Mapping[str, Any], owned: OwnedParameters) -> State:
-    """A torch optimizer's own state, with names for indices.
-
-    The names are those it was saved with (`named_parameters`). Otherwise one group is taken to be in the
-    order of the selection (all of it, or what is trainable of it), and several groups to be ours.
-
-    Args:
-        raw: `{"state": {index: ...}, "param_groups": [...]}`.
-        owned: what is owned here.
-
-    Raises:
-        CheckpointError: number or shapes do not fit.
-    """
-    groups = raw["param_groups"]
-    if all("param_names" in group for group in groups):
-        orders = [[canonical(name) for group in groups for name in group["param_names"]]]
-    elif len(groups) == 1:
-        orders = [[*owned.selection], [n for n in owned.selection if owned.by_name[n].requires_grad]]
-    else:
-        ours = [len(group.parameters) for group in owned.groups]
-        orders = [list(owned.by_name)] if ours == [len(group["params"]) for group in groups] else []
-    indices = [i for group in groups for i in group["params"]]
-    names = next((order for order in orders if _fits(raw["state"], indices, order, owned.by_name)), None)
-    if names is None:
-        raise CheckpointError(
-            f"this optimizer state ({len(indices)} parameters, groups: {len(groups)}) does not fit the "
-            f"{len(owned.by_name)} parameters owned here in number, shapes or groups. Save it from an "
-            "optimizer that was given model.named_parameters(), and the names decide"
-        )
-    by_index = dict(zip(indices, names, strict=True))
-    named = [{**group, "params": [by_index[i] for i in group["params"]]} for group in groups]
-    return {"state": {by_index[i]: state for i, state in raw["state"].items()}, "groups": named}
-
-
-def _fits(
-    state: Mapping[int, Mapping[str, Any]],
-    indices: Sequence[int],
-    names: Sequence[str],
-    owned: Mapping[str, nn.Parameter],
-) -> bool:
-    """Whether number and shapes are right; state tensors of one element have no shape to check."""
-    return len(indices) == len(names) and all(
-        name in owned and value.shape == owned[name].shape
-        for i, name in zip(indices, names, strict=True)
-        for value in state.get(i, {}).values()
-        if isinstance(value, Tensor) and value.numel() > 1
-    )

@@ -23,15 +23,13 @@ from torch.nn.parameter import is_lazy
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.member import Member
-from optimscheduler.optimizer_state import load_optimizer, named_from_torch, optimizer_by_name
-from optimscheduler.precision import LossScale, Precision
+from optimscheduler.optimizer_state import load_optimizer, optimizer_by_name
+from optimscheduler.precision import Precision
 
 __all__ = [
     "check_fits",
-    "check_torch_state",
     "check_whole",
     "load_state",
-    "load_torch_state",
     "misfits",
     "state_of",
 ]
@@ -187,29 +185,6 @@ def _rescale(m: Member, precision: Precision, saved: float) -> None:
     if factor != 1.0:
         for gradient in pending:
             gradient.mul_(factor)
-
-
-def check_torch_state(m: Member, state: Mapping[str, Any]) -> State:
-    """Check the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
-
-    Returns:
-        The optimizer's state, with names for indices.
-
-    Raises:
-        CheckpointError: it is neither, or is not of these parameters.
-    """
-    raw = state.get("optimizer", state)
-    if not isinstance(raw, Mapping) or not {"state", "param_groups"} <= set(raw):
-        raise CheckpointError(f"this is no optimizer state: its keys are {sorted(map(str, state))}")
-    return named_from_torch(raw, m.owned)
-
-
-def load_torch_state(m: Member, scaler: LossScale | None, state: Mapping[str, Any]) -> None:
-    """Load what `check_torch_state` has found good."""
-    named = check_torch_state(m, state)
-    load_optimizer(m.optimizer, list(m.owned.by_name), named, settings=False)
-    if scaler is not None and state.get("scaler"):
-        scaler.load_state_dict(state["scaler"])
 
 
 def _shape(parameter: nn.Parameter) -> list[int] | None:

@@ -91,6 +91,8 @@ def prune_all_entries(side: Side, rng: Random) -> None:
     _, optimizer = side.any_optimizer(rng)
     for p in parameters_of(optimizer):
         for key, value in _entries(optimizer, p).items():
+            if key == "exp_inf":  # Adamax divides by it alone, and next to 0 it turns rounding into weights
+                continue
             optimizer.state[p][key] = torch.where(value.abs() < 0.99 * value.abs().mean(), 0.0, value)
 
 
