@@ -19,7 +19,7 @@ test: check-static .venv/.dev  ## everything: style, types, structure, doctests,
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" --doctest-modules src tests \
 		--cov --cov-branch --cov-report=term
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long" --layout loose tests \
-		--ignore tests/schedules --ignore tests/benchmarks --ignore tests/faults
+		--ignore tests/schedules --ignore tests/benchmarks --ignore tests/faults --ignore tests/other_hands --ignore tests/hosts
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow and not long"

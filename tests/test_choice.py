@@ -371,7 +371,7 @@ def test_R15_parameters_that_are_not_the_models_are_refused() -> None:
         (lambda m: torch.optim.LBFGS(m.parameters()), r"^optim_type: LBFGS\.step needs a closure"),
         (
             lambda m: SGD(m.parameters(), lr=0.0),
-            r"^optimizer: lr of group 0, as its defaults have none, must be",
+            r"^optimizer: it was built with lr=0; build it with the peak learning rate",
         ),
         (
             lambda m: SGD([p.requires_grad_(False) for p in m.parameters()], lr=0.1),
@@ -386,9 +386,10 @@ def test_R17_an_optimizer_that_cannot_be_driven_is_refused(make: Any, message: s
 
 
 def test_from_optimizer_takes_an_optimizer() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^from_optimizer takes a torch.optim.Optimizer, got <class .*AdamW"
-    ):
+    message = (
+        r"^from_optimizer takes a torch.optim.Optimizer first, then the model; the first is <class .*AdamW"
+    )
+    with pytest.raises(ConfigError, match=message):
         OptimScheduler.from_optimizer(AdamW, a_model())  # type: ignore[arg-type]
     model = a_model()
     with pytest.raises(

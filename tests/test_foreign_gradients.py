@@ -97,7 +97,7 @@ def test_R44_parameters_that_were_replaced_are_said_to_be(caplog: pytest.LogCapt
     optim = optim_of(model)
     model.load_state_dict(model.state_dict(), assign=True)
     assert not optim.step(model(torch.ones(1, 3))).updated
-    assert "nothing is updated: they are not the model's any more" in caplog.text
+    assert "nothing is updated: the model no longer has them. Put those that replace them" in caplog.text
 
 
 # ---- members that are frozen ----
