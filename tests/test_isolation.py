@@ -250,7 +250,7 @@ def test_R42_parameters_that_nobody_has_told_us_of_are_said_once(caplog: pytest.
     for _ in range(2):
         isolation.backward(critic(model.encoder(an_input())).sum())
     assert caplog.messages == [
-        "loss 'loss' also reaches 2 parameters outside the model, of shapes (1, 3), (1,): it gives them no "
+        "loss 'loss' also reaches 2 parameters outside the model, of shapes (1,), (1, 3): it gives them no "
         "gradient. If they are to learn from it, make them a part of the model"
     ]
 
