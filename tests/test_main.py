@@ -45,6 +45,6 @@ def test_without_the_extra_it_says_what_to_install(
 
 
 def test_a_mistake_of_the_packages_own_is_not_blamed_on_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optimscheduler.run.cli", None)
+    monkeypatch.setitem(sys.modules, "optimscheduler.run.commands.cli", None)
     with pytest.raises(ModuleNotFoundError):
         main()

@@ -20,7 +20,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint.store import Checkpoints
 
 __all__ = ["Verdict", "judged", "newest"]
 

@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, or say what it needs."""
     try:
-        from optimscheduler.run.cli import app
+        from optimscheduler.run.commands.cli import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("optimscheduler"):
             raise

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimscheduler.run.checkpoint import Checkpoints
-from optimscheduler.run.data import batch_indices
-from optimscheduler.run.retention import Retention
+from optimscheduler.run.checkpoint.retention import Retention
+from optimscheduler.run.checkpoint.store import Checkpoints
+from optimscheduler.run.data.batches import batch_indices
 from tests.distributed.launch import command, free_port, start
 from tests.distributed.pool import Pool
 from tests.run.command import Said, call, checkpoints, last_state, last_weights, metrics, without_seconds

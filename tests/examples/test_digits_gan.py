@@ -12,7 +12,7 @@ from digits_gan import Digits, DigitsGan
 from judge import Verdict, judged, newest
 
 from optimscheduler import ConfigError, build_optim_sches
-from optimscheduler.run.yaml_file import read_file
+from optimscheduler.run.config.strict_yaml import read_file
 from tests.distributed.launch import start
 from tests.distributed.pool import Pool
 from tests.run.command import call, last_state, metrics

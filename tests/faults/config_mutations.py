@@ -11,7 +11,7 @@ from typing import Any, Final
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from optimscheduler.run.yaml_file import read_text
+from optimscheduler.run.config.strict_yaml import read_text
 from tests.faults.config_bases import BASES, Pair, Raw, Table, pairs_of, text_of, tree_of
 from tests.faults.config_words import (
     DEPTHS,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimscheduler.run.checkpoint_files import PLAIN
-from optimscheduler.run.manifest import MANIFEST
+from optimscheduler.run.checkpoint.io import PLAIN
+from optimscheduler.run.checkpoint.manifest import MANIFEST
 
 __all__ = ["DAMAGES", "Damage"]
 

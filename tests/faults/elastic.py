@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimscheduler.run.manifest import Manifest
-from optimscheduler.run.train import INTERRUPTED
+from optimscheduler.run.checkpoint.manifest import Manifest
+from optimscheduler.run.commands.train import INTERRUPTED
 from tests.distributed.test_run import YAML
 from tests.faults.resumed import Left, left_of
 from tests.faults.row import Row

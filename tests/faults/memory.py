@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint.store import Checkpoints
 from tests.faults.row import Row
 
 __all__ = ["drill"]

@@ -16,7 +16,7 @@ from tests.layouts import lay, layout
 __all__ = ["Process"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "optimscheduler.run.cli", "tests.run.tiny"])
+_CONTEXT.set_forkserver_preload(["torch", "optimscheduler.run.commands.cli", "tests.run.tiny"])
 _POLL = 0.001  # seconds
 _PATIENCE = 120.0
 
@@ -69,7 +69,7 @@ def _run(said: str, layout: str, arguments: list[str]) -> None:
 
     import typer
 
-    from optimscheduler.run.cli import app
+    from optimscheduler.run.commands.cli import app
 
     lay(layout)
     with (

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor
 from typer.testing import CliRunner
 
-from optimscheduler.run.checkpoint import Checkpoints
-from optimscheduler.run.cli import app
-from optimscheduler.run.config import RunConfig, read_config
-from optimscheduler.run.overrides import apply_overrides
-from optimscheduler.run.retention import Retention
-from optimscheduler.run.yaml_file import read_text
+from optimscheduler.run.checkpoint.retention import Retention
+from optimscheduler.run.checkpoint.store import Checkpoints
+from optimscheduler.run.commands.cli import app
+from optimscheduler.run.config.overrides import apply_overrides
+from optimscheduler.run.config.schema import RunConfig, read_config
+from optimscheduler.run.config.strict_yaml import read_text
 
 __all__ = [
     "YAML",

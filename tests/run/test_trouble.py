@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from optimscheduler.errors import CheckpointError
-from optimscheduler.run import checkpoint as checkpoint_module
-from optimscheduler.run import checkpoint_files
-from optimscheduler.run.checkpoint import Checkpoints
+from optimscheduler.run.checkpoint import io as checkpoint_files
+from optimscheduler.run.checkpoint import store as checkpoint_module
+from optimscheduler.run.checkpoint.retention import Retention
+from optimscheduler.run.checkpoint.store import Checkpoints
+from optimscheduler.run.loop.runner import Runner
 from optimscheduler.run.monitor import Several
-from optimscheduler.run.retention import Retention
-from optimscheduler.run.runner import Runner
 from tests.run.command import call, checkpoints, last_weights, metrics, without_seconds, write
 
 STATE: dict[str, Any] = dict.fromkeys(["config", "model", "optim_sches", "progress", "random", "lengths"], 0)

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from optimscheduler.run.monitor.base import Record
 from optimscheduler.run.monitor.pictures import SAMPLES
+from optimscheduler.run.monitor.protocol import Record
 
 __all__ = ["Console"]
 

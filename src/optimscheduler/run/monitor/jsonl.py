@@ -15,7 +15,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.monitor.base import Record
+from optimscheduler.run.monitor.protocol import Record
 
 __all__ = ["METRICS", "VALIDATION", "JsonLines", "finite", "read_lines"]
 

@@ -10,7 +10,7 @@ from matplotlib.image import imsave
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.monitor.base import Record
+from optimscheduler.run.monitor.protocol import Record
 
 __all__ = ["SAMPLES", "Pictures", "brightness"]
 

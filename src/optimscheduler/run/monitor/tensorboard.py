@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.monitor.base import Record
 from optimscheduler.run.monitor.pictures import brightness
+from optimscheduler.run.monitor.protocol import Record
 
 __all__ = ["TensorBoard"]
 

@@ -1,0 +1,1 @@
+"""Batches: which there are, in which order, and from which random numbers."""

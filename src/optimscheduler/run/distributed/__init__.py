@@ -1,0 +1,1 @@
+"""The processes of a run: who they are, and how the model is spread over them."""
