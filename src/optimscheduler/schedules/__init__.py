@@ -16,25 +16,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from optimscheduler.schedules.base import Constant, FeedbackSchedule, Product, Schedule
-from optimscheduler.schedules.combine import Clamp, Custom, PerEpoch, Sequence, Shift, Warmup
-from optimscheduler.schedules.curves import (
-    CoolDown,
-    Cosine,
-    Exponential,
-    InverseSqrt,
-    Linear,
-    MultiStep,
-    Noam,
-    Piecewise,
-    Polynomial,
-    PowerDecay,
-    Step,
-)
+from optimscheduler.schedules.combine import Clamp, PerEpoch, Sequence, Shift, Warmup
+from optimscheduler.schedules.curves import CoolDown, Cosine, Exponential, Linear, Polynomial
+from optimscheduler.schedules.custom import Custom
 from optimscheduler.schedules.cycles import CosineRestarts, Cyclic, OneCycle
 from optimscheduler.schedules.feedback import NewBob, ReduceOnPlateau
 from optimscheduler.schedules.interop import from_transformers, to_lambda
 from optimscheduler.schedules.lengths import Run
+from optimscheduler.schedules.powers import InverseSqrt, Noam, PowerDecay
 from optimscheduler.schedules.recipes import InfiniteCosine, TriStage, WarmupStableDecay
+from optimscheduler.schedules.steps import MultiStep, Piecewise, Step
 
 __all__ = [
     "SCHEDULES",

@@ -9,31 +9,17 @@ of the curve that lies behind it. So the first step of a curve has the curve's f
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import abc
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar, Final
 
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.errors import ConfigError
 from optimscheduler.schedules.base import Schedule, checked_factor
-from optimscheduler.schedules.lengths import Length, length
+from optimscheduler.schedules.lengths import length
 
-__all__ = [
-    "CoolDown",
-    "Cosine",
-    "Exponential",
-    "InverseSqrt",
-    "Linear",
-    "MultiStep",
-    "Noam",
-    "Piecewise",
-    "Polynomial",
-    "PowerDecay",
-    "Step",
-]
+__all__ = ["CoolDown", "Cosine", "Exponential", "Linear", "Polynomial", "power_of"]
 
 _FALLS: Final[abc.Mapping[str, abc.Callable[[float], float]]] = MappingProxyType(
     {
@@ -150,67 +136,7 @@ class Exponential(Schedule):
 
     def __call__(self, step: int) -> float:
         exponent = (step - 1) // self.every if self.staircase else (step - 1) / self.every
-        return _power(self, step, self.gamma, exponent)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class InverseSqrt(Schedule):
-    """Fall with the square root of the step, for ever and ever more slowly.
-
-        factor = sqrt(shift / (s - 1 + shift))
-
-    Args:
-        shift: real steps until the factor is sqrt(1/2), > 0; after a `Warmup`, usually its steps.
-
-    Raises:
-        ConfigError: an argument is out of range.
-
-    Reference: Vaswani et al. 2017, arXiv:1706.03762; without the width of the model: Raffel et al. 2020, T5,
-    arXiv:1910.10683.
-
-    >>> [InverseSqrt(shift=1)(s) for s in (1, 4, 16)]
-    [1.0, 0.5, 0.25]
-    """
-
-    shift: float
-
-    def __post_init__(self) -> None:
-        self._keep(shift=number("InverseSqrt: shift", self.shift, above=0))
-
-    def __call__(self, step: int) -> float:
-        return math.sqrt(self.shift / (step - 1 + self.shift))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Noam(Schedule):
-    """Rise linearly to the peak at the end of the warm-up, then fall with the square root of the step.
-
-        factor = sqrt(w) min(s^-1/2, s w^-3/2) = min(sqrt(w / s), s / w)        w = warmup_steps
-
-    The second form is the one computed: it is exactly 1 at s = w. The paper's form, with the width of the
-    model, is an absolute learning rate and no factor; `Noamlr` has it.
-
-    Args:
-        warmup_steps: real steps to the peak, >= 1.
-
-    Raises:
-        ConfigError: an argument is out of range.
-
-    Reference: Vaswani et al. 2017, Attention Is All You Need, arXiv:1706.03762, section 5.3.
-
-    >>> [Noam(warmup_steps=4)(s) for s in (1, 2, 3, 4, 16)]
-    [0.25, 0.5, 0.75, 1.0, 0.5]
-    """
-
-    warmup_steps: int
-
-    LENGTHS: ClassVar[tuple[str, ...]] = ("warmup_steps",)
-
-    def __post_init__(self) -> None:
-        self._keep(warmup_steps=length("Noam: warmup_steps", self.warmup_steps, least=1))
-
-    def __call__(self, step: int) -> float:
-        return min(math.sqrt(self.warmup_steps / step), step / self.warmup_steps)
+        return power_of(self, step, self.gamma, exponent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -295,158 +221,12 @@ class CoolDown(Schedule):
         return self.floor + (1 - self.floor) * _FALLS[self.shape](p)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Step(Schedule):
-    """Multiply by the same number every so many steps.
-
-        factor = gamma^floor((s - 1) / every)
-
-    Args:
-        every: real steps from one multiplication to the next, >= 1.
-        gamma: what the factor is multiplied by, > 0.
-
-    Raises:
-        ConfigError: an argument is out of range; or, when called, the factor is too large for a float.
-
-    >>> [Step(every=2, gamma=0.5)(s) for s in (1, 2, 3, 4, 5)]
-    [1.0, 1.0, 0.5, 0.5, 0.25]
-    """
-
-    every: int
-    gamma: float
-
-    LENGTHS: ClassVar[tuple[str, ...]] = ("every",)
-
-    def __post_init__(self) -> None:
-        self._keep(
-            every=length("Step: every", self.every, least=1),
-            gamma=number("Step: gamma", self.gamma, above=0),
-        )
-
-    def __call__(self, step: int) -> float:
-        return _power(self, step, self.gamma, (step - 1) // self.every)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class MultiStep(Schedule):
-    """Multiply by the same number after given steps.
-
-        factor = gamma^(number of m in `at` with s - 1 >= m)
-
-    Args:
-        at: real steps that are done when the factor is multiplied, >= 1 each, rising; as texts (`"50%"`)
-            they may depend on the run.
-        gamma: what the factor is multiplied by, > 0.
-
-    Raises:
-        ConfigError: an argument is out of range; or, when called, the factor is too large for a float.
-
-    >>> [MultiStep(at=[2, 3], gamma=0.5)(s) for s in (1, 2, 3, 4)]
-    [1.0, 1.0, 0.5, 0.25]
-    """
-
-    at: abc.Sequence[int]
-    gamma: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.at, list | tuple):
-            raise ConfigError(f"MultiStep: at must be a list of real steps, got {self.at!r:.80}")
-        at = tuple(length(f"MultiStep: at[{i}]", m, least=1) for i, m in enumerate(self.at))
-        _rising("MultiStep: at", at)
-        self._keep(at=at, gamma=number("MultiStep: gamma", self.gamma, above=0))
-
-    def __call__(self, step: int) -> float:
-        return _power(self, step, self.gamma, bisect_right(self.at, step - 1))
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Piecewise(Schedule):
-    """Straight lines between given points, and constant outside.
-
-        factor = f_i + (f_j - f_i) (s - s_i) / (s_j - s_i)           s_i <= s <= s_j, neighbours
-
-    Args:
-        points: list of (real step, factor), steps rising, >= 1, factors >= 0; may be given without its name.
-            As texts (`"50%"`) the steps may depend on the run.
-
-    Raises:
-        ConfigError: an argument is out of range.
-
-    >>> [Piecewise([(2, 1), (4, 0)])(s) for s in (1, 2, 3, 4, 5)]
-    [1.0, 1.0, 0.5, 0.0, 0.0]
-    """
-
-    points: abc.Sequence[tuple[int, float]]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.points, list | tuple) or not self.points:
-            raise ConfigError(
-                f"Piecewise: points must be a list of (real step, factor), got {self.points!r:.80}"
-            )
-        points = tuple(_point(f"Piecewise: points[{i}]", point) for i, point in enumerate(self.points))
-        _rising("Piecewise: points", [step for step, _ in points])
-        self._keep(points=points)
-
-    def __call__(self, step: int) -> float:
-        after = bisect_right(self.points, step, key=lambda point: point[0])
-        if after in (0, len(self.points)):
-            return self.points[max(after - 1, 0)][1]
-        (first, low), (second, high) = self.points[after - 1 : after + 1]
-        return low + (high - low) * ((step - first) / (second - first))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class PowerDecay(Schedule):
-    """Hold, then fall with a power of the step, for ever and ever more slowly.
-
-        factor = min(1, (s / hold)^-exponent)
-
-    Args:
-        hold: real steps before the fall begins, >= 1.
-        exponent: > 0; the larger, the faster.
-
-    Raises:
-        ConfigError: an argument is out of range.
-
-    Reference: Shen et al. 2024, Power Scheduler, arXiv:2408.13359 (exponent 0.51).
-
-    >>> [PowerDecay(hold=2, exponent=1)(s) for s in (1, 2, 4, 8)]
-    [1.0, 1.0, 0.5, 0.25]
-    """
-
-    hold: int
-    exponent: float
-
-    LENGTHS: ClassVar[tuple[str, ...]] = ("hold",)
-
-    def __post_init__(self) -> None:
-        self._keep(
-            hold=length("PowerDecay: hold", self.hold, least=1),
-            exponent=number("PowerDecay: exponent", self.exponent, above=0),
-        )
-
-    def __call__(self, step: int) -> float:
-        return min(1.0, math.pow(step / self.hold, -self.exponent)) if step > self.hold else 1.0
-
-
-def _power(schedule: Schedule, step: int, gamma: float, exponent: float) -> float:
+def power_of(schedule: Schedule, step: int, gamma: float, exponent: float) -> float:
+    """Gamma ** exponent; too large a factor is refused in the words of the schedule."""
     try:
         return math.pow(gamma, exponent)
     except OverflowError:
         return checked_factor(repr(schedule), step, math.inf)  # refuses it, and says where
-
-
-def _point(where: str, value: object) -> tuple[int, float]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(f"{where} must be a pair (real step, factor), got {value!r:.80}")
-    step, factor = value
-    return length(f"{where}: real step", step, least=1), number(f"{where}: factor", factor, least=0)
-
-
-def _rising(where: str, steps: abc.Sequence[int]) -> None:
-    known = [step for step in steps if not isinstance(step, Length)]
-    if any(b <= a for a, b in pairwise(known)):
-        raise ConfigError(f"{where}: the real steps must rise, got {known}")
 
 
 def _share(step: int, steps: int) -> float:

@@ -10,9 +10,10 @@ from optimscheduler.checks import number, one_of, whole
 from optimscheduler.errors import ConfigError, nearest
 from optimscheduler.schedules.base import Constant, Schedule
 from optimscheduler.schedules.combine import Sequence, Warmup
-from optimscheduler.schedules.curves import Cosine, InverseSqrt, Linear, Polynomial
+from optimscheduler.schedules.curves import Cosine, Linear, Polynomial
 from optimscheduler.schedules.cycles import CosineRestarts
 from optimscheduler.schedules.lengths import UNIT
+from optimscheduler.schedules.powers import InverseSqrt
 from optimscheduler.schedules.recipes import WarmupStableDecay
 
 __all__ = ["from_transformers", "to_lambda"]
