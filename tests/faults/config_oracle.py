@@ -10,7 +10,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from optimscheduler.run.plan.plan import MemberPlan, Plan
+from optimscheduler.run.plan.member_plan import MemberPlan
+from optimscheduler.run.plan.plan import Plan
 from tests.faults.config_legal import found, members_of, optimizer_of
 
 __all__ = ["differences"]

@@ -190,7 +190,10 @@ def test_importing_schedules_costs_little_more_than_dataclasses_do() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     ours = ["", ".checks", ".errors", ".lookup", ".schedules"]
-    files = "base combine curves custom cycles feedback interop lengths powers recipes steps written".split()
+    files = (
+        *("base", "combine", "curves", "custom", "cycles", "feedback", "interop"),
+        *("lengths", "powers", "recipes", "steps", "written"),
+    )
     assert result.stdout.split() == [
         *(f"optimscheduler{name}" for name in ours),
         *(f"optimscheduler.schedules.{name}" for name in files),

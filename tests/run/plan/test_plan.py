@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.plan.duration import Horizon, accumulation
-from optimscheduler.run.plan.plan import Plan, Row, make_plan
+from optimscheduler.run.plan.ownership import Row
+from optimscheduler.run.plan.plan import Plan, make_plan
 from tests.run.command import call, config_of, metrics, write
 
 CONF = "train_cfg.optim_sches.conf"

@@ -23,7 +23,8 @@ from optimscheduler.run.config.schema import RunConfig, read_config
 from optimscheduler.run.config.strict_yaml import write_text
 from optimscheduler.run.data.batches import open_data
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION
-from optimscheduler.run.plan.plan import MemberPlan, Plan, plan_of
+from optimscheduler.run.plan.member_plan import MemberPlan
+from optimscheduler.run.plan.plan import Plan, plan_of
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
 
 __all__ = ["branch_off"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from optimscheduler.errors import CheckpointError
-from optimscheduler.run.plan.plan import MemberPlan
+from optimscheduler.run.plan.member_plan import MemberPlan
 
 __all__ = ["Joint", "joints", "refuse_jumps"]
 

@@ -18,7 +18,9 @@ from optimscheduler.precision import precision_for
 from optimscheduler.run.config.schema import RunConfig
 from optimscheduler.run.data.batches import RunData
 from optimscheduler.run.plan.lr_continuity import Joint
-from optimscheduler.run.plan.plan import MemberPlan, Plan, Row
+from optimscheduler.run.plan.member_plan import MemberPlan
+from optimscheduler.run.plan.ownership import Row
+from optimscheduler.run.plan.plan import Plan
 
 __all__ = ["rhythm", "show_config", "show_plan", "text_curve"]
 
