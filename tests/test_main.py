@@ -34,6 +34,7 @@ def test_without_the_extra_it_says_what_to_install(
             if name.partition(".")[0] == package:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=package)
 
+    monkeypatch.setattr(sys, "argv", ["optimscheduler", "plot", "train.yaml"])
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 __all__ = ["main"]
+
+
+_EXTRA: Final = {"matplotlib", "numpy", "pydantic", "rich", "safetensors", "typer", "yaml"}
 
 
 def main() -> None:
     """Run the command line, or say what it needs."""
     try:
         from optimscheduler.run.commands.cli import app
+
+        app()
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("optimscheduler"):
+        if error.name not in _EXTRA:
             raise
         print(
             f"error: the command line needs {error.name!r}, which is not installed: "
@@ -20,7 +26,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    app()
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from typing import Any, Final
 from rich.console import Console
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.config.instantiate import device_named
 from optimscheduler.run.config.schema import read_config
 from optimscheduler.run.config.strict_yaml import read_file
 from optimscheduler.run.data.batches import open_data
+from optimscheduler.run.distributed.device import device_named
 from optimscheduler.run.plan.plan import Plan, make_plan
 from optimscheduler.run.plan.report import show_config, show_plan
 from tests.faults.config_bases import EXAMPLES, called, plain_of

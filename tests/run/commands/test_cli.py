@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import optimscheduler
-from optimscheduler.run.commands import cli
+from optimscheduler.run.commands import speak
 from tests.run.command import YAML, call, write
 
 
@@ -84,7 +86,7 @@ def test_ctrl_c_before_anything_began_is_no_traceback(
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "open_data", pressed)
+    monkeypatch.setattr("optimscheduler.run.commands.explain.open_data", pressed)
     said = call("explain", write(tmp_path))
     assert said.code == 130
     assert said.err.startswith("stopped at once, by Ctrl-C")
@@ -92,15 +94,27 @@ def test_ctrl_c_before_anything_began_is_no_traceback(
 
 def test_a_terminal_is_as_wide_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[object] = []
-    screen = cli.Screen
+    screen = speak.Screen
 
     def made(**settings: int) -> object:
         widths.append(settings.get("width"))
         return screen(**settings)
 
-    monkeypatch.setattr(cli, "Screen", made)
-    monkeypatch.setattr(cli, "_is_terminal", lambda: True)
+    monkeypatch.setattr(speak, "Screen", made)
+    monkeypatch.setattr(speak, "_is_terminal", lambda: True)
     call("explain", write(tmp_path))
-    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    monkeypatch.setattr(speak, "_is_terminal", lambda: False)
     call("explain", write(tmp_path))
     assert widths == [None, 160]
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_what_needs_no_torch_does_not_wait_for_it(argument: str) -> None:
+    program = (
+        "import sys; from optimscheduler.__main__ import main\n"
+        f"sys.argv[1:] = [{argument!r}]\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "[]"

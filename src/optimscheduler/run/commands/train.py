@@ -8,11 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import torch
 from rich.console import Console as Screen
-from rich.markup import escape
 
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError
 from optimscheduler.run.checkpoint.io import told_reading
@@ -21,10 +19,12 @@ from optimscheduler.run.checkpoint.retention import Retention
 from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.commands.interrupted import at_once, incident_of
 from optimscheduler.run.commands.run_folder import RunFolder, check_folder, check_same_configuration, jobs_of
+from optimscheduler.run.commands.speak import INTERRUPTED, say
 from optimscheduler.run.config.schema import RunConfig, read_config, with_free_of
 from optimscheduler.run.data.batch_ranges import BatchRanges
 from optimscheduler.run.data.batches import RunData, open_data
-from optimscheduler.run.distributed.world import World, job_of_process, joined, restarted, would_be_restarted
+from optimscheduler.run.distributed.torchrun import job_of_process, restarted, would_be_restarted
+from optimscheduler.run.distributed.world import World, joined
 from optimscheduler.run.loop.run_state import State
 from optimscheduler.run.loop.runner import Lengths, Runner
 from optimscheduler.run.loop.signals import Interrupt
@@ -35,14 +35,9 @@ from optimscheduler.run.plan.plan import Plan, make_plan, plan_of
 from optimscheduler.run.plan.report import show_config, show_joints, show_plan
 from optimscheduler.settings import OnMismatch
 
-__all__ = ["INTERRUPTED", "train"]
+__all__ = ["train"]
 
 _log = logging.getLogger("optimscheduler")
-
-INTERRUPTED: Final = 130
-"""Exit code of a run that was asked to stop, 128 + the number of SIGINT. Torchrun may start such processes
-again (`--max-restarts`), so there it is 0.
-"""
 
 
 def train(
@@ -106,9 +101,9 @@ def train(
             with _unspoken(), told_reading(newest):
                 runner.load(state, on_mismatch)
             p = runner.progress
-            _say(screen, f"resuming   from {newest}, epoch {p.epoch}, batch {p.batch}")
+            say(screen, f"resuming   from {newest}, epoch {p.epoch}, batch {p.batch}")
         elif resume:
-            _say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
+            say(screen, f"resuming   {folder} has no checkpoint yet, so the run starts over")
         _pass_over(runner, skip or BatchRanges(), newest, screen)
         jobs = tuple(world.gather(job_of_process()))
         described = RunFolder(folder=folder, config=prepared.config, source=source, jobs=jobs)
@@ -163,7 +158,7 @@ def _prepare(
     plan = make_plan(config, data.batches, ranks=world.count, tokens_per_item=data.tokens_per_item)
     show_plan(screen, plan, curve=False)
     for line in changed:
-        _say(screen, f"changed    {line}; the {on_mismatch} wins")
+        say(screen, f"changed    {line}; the {on_mismatch} wins")
     if newest and saved != config.plain():
         found = _joints(read_config(saved, str(newest)), plan, state, data)
         show_joints(screen, found)
@@ -174,7 +169,7 @@ def _prepare(
 def _pass_over(runner: Runner, skip: BatchRanges, newest: Path | None, screen: Screen) -> None:
     """Leave out these batches, and those that the run has left out from before."""
     if skipped := runner.progress.skip | skip:
-        _say(screen, f"skipping   batches {skipped}")
+        say(screen, f"skipping   batches {skipped}")
     runner.leave_out(skip, newest)
 
 
@@ -221,21 +216,21 @@ def _run(
         except NonFiniteError as error:
             raise NonFiniteError(incident_of(runner, folder, again, error)) from error
         except KeyboardInterrupt:
-            _say(screen, at_once(runner, again))
+            say(screen, at_once(runner, again))
             raise
         waited = max(runner.world.gather((interrupt.seconds, interrupt.by)))
     if finished:
-        _say(
+        say(
             screen,
             "finished   this run was at its end already; a larger num_epochs or num_steps makes it longer",
         )
-    _say(
+    say(
         screen,
         f"written    {folder}/: config.yaml, metrics.jsonl, validation.jsonl, curves.png, checkpoints/",
     )
     if not done:
         by = f", safely {waited[0]:.2f} s after {waited[1]}" if waited[1] else ""
-        _say(screen, f"stopped    as asked, after batch {runner.progress.batch}{by}. To go on:\n  {again}")
+        say(screen, f"stopped    as asked, after batch {runner.progress.batch}{by}. To go on:\n  {again}")
     return 0 if done or would_be_restarted() else INTERRUPTED
 
 
@@ -272,7 +267,3 @@ def _unspoken() -> Iterator[None]:
         yield
     finally:
         _log.setLevel(level)
-
-
-def _say(screen: Screen, text: str) -> None:
-    screen.print(escape(text), highlight=False, soft_wrap=True)

@@ -24,9 +24,12 @@ from optimscheduler.errors import CheckpointError, ConfigError
 from optimscheduler.run.checkpoint.reader import content_of
 from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.checkpoint.tensors import tensors_in
-from optimscheduler.run.commands.stop_points import Stops
-from optimscheduler.run.commands.train import INTERRUPTED
+from optimscheduler.run.commands.settings import read_settings
+from optimscheduler.run.commands.speak import INTERRUPTED
+from optimscheduler.run.commands.stop_points import Stops, choose_stops
+from optimscheduler.run.data.batches import open_data
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
+from optimscheduler.run.plan.plan import make_plan
 
 __all__ = ["Difference", "differences_of_states", "verify_resume"]
 
@@ -41,6 +44,28 @@ _STOPPED: Final = "stopped    as asked"
 
 _LAUNCHER: Final = re.compile(r"^E\d{4} .*failed \(exitcode.*$", re.MULTILINE)
 """What torchrun says of a process that ended otherwise than with 0; a traceback of its own comes after it."""
+
+
+def verify(
+    arguments: Sequence[str], batches: int, at: int | None, ranks: int, cwd: Path, screen: Screen
+) -> int:
+    """Choose where to stop, and `verify_resume`.
+
+    Args:
+        arguments: of `train`: the configuration file, and settings to change.
+        batches: how many to train, >= 2.
+        at: the batch after which to stop; None is one at random.
+        ranks: processes, >= 1.
+        cwd: where the processes run.
+        screen: where to speak.
+
+    Raises:
+        ConfigError: the run is too short, or a training fails.
+    """
+    settings = read_settings(Path(arguments[0]), arguments[1:])
+    data = open_data(settings, ranks=ranks)
+    plan = make_plan(settings, data.batches, ranks=ranks, tokens_per_item=data.tokens_per_item)
+    return verify_resume(arguments, choose_stops(plan, ranks, batches, at), ranks, cwd, screen)
 
 
 def verify_resume(arguments: Sequence[str], stops: Stops, ranks: int, cwd: Path, screen: Screen) -> int:

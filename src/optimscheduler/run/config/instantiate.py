@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
@@ -14,7 +13,7 @@ from optimscheduler.lookup import class_at, construct, reason
 from optimscheduler.run.config.places import with_place
 from optimscheduler.run.config.schema import ClassConfig, RunConfig
 
-__all__ = ["build_dataset", "build_model", "device_named"]
+__all__ = ["build_dataset", "build_model"]
 
 
 def build_model(config: ClassConfig) -> nn.Module:
@@ -51,30 +50,6 @@ def build_dataset(config: ClassConfig, where: str) -> Dataset[Any]:  # Any: what
     if items == 0:
         raise ConfigError(f"{where}: {name} is empty; check the paths and the selection in {where}.conf")
     return dataset
-
-
-def device_named(name: str) -> torch.device:
-    """The device to train on.
-
-    Args:
-        name: `"auto"`, or what `torch.device` understands.
-
-    Raises:
-        ConfigError: it is no name of a device, or there is none here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # of many kinds, one for each sort of device
-        told = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"device: {name!r:.80} cannot be used here ({told:.200}); write auto or cpu"
-        ) from None
-    if device.type == "meta":
-        raise ConfigError("device: 'meta' holds no numbers; write auto or cpu")
-    return device
 
 
 def _built(config: ClassConfig, kind: type, where: str) -> Any:  # Any: a `kind`

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -16,18 +14,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
 from optimscheduler.ranks import meeting
-from optimscheduler.run.config.instantiate import device_named
+from optimscheduler.run.distributed.device import device_named, device_of_process
+from optimscheduler.run.distributed.torchrun import rank_of_process
 
-__all__ = [
-    "ALONE",
-    "World",
-    "job_of_process",
-    "joined",
-    "rank_of_process",
-    "restarted",
-    "started_by",
-    "would_be_restarted",
-]
+__all__ = ["ALONE", "World", "joined"]
 
 T = TypeVar("T")
 
@@ -119,47 +109,6 @@ ALONE: Final = World()
 """A single process."""
 
 
-def rank_of_process() -> int:
-    """The rank that torchrun has given to this process; 0 without it."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def job_of_process() -> str:
-    """What tells the torchrun job that has started this process from all others; empty without torchrun.
-
-    A `--rdzv-id` may be used again. The launcher is one process from one restart to the next; where another
-    machine takes over, those of the others are still the same.
-    """
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return f"{name} {platform.node()} {os.getppid()} {_began(os.getppid())}" if name else ""
-
-
-def _began(process: int) -> str:
-    """When a process began, where the system says so: numbers of processes are used again."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def restarted() -> bool:
-    """Whether torchrun has started this process again, after one of them had died."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
-def would_be_restarted() -> bool:
-    """Whether torchrun would start this process again, did it end with anything but 0."""
-    most, done = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("MAX_RESTARTS", "RESTART_COUNT"))
-    return most.isdecimal() and done.isdecimal() and int(done) < int(most)
-
-
-def started_by() -> list[str]:
-    """The beginning of the command that starts such processes again."""
-    if "WORLD_SIZE" not in os.environ:
-        return ["optimscheduler"]
-    return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "optimscheduler"]
-
-
 def _store(count: int) -> Any:  # Any: torch does not declare the class
     """Where the processes find one another.
 
@@ -194,16 +143,7 @@ def joined(device: str, distributed: bool | str) -> Iterator[tuple[World, torch.
             f"distributed: it is false, but {count} processes were started; write ddp or fsdp, or leave out "
             "torchrun"
         )
-    rank, local = rank_of_process(), int(os.environ.get("LOCAL_RANK", "0"))
-    found = device_named(device)
-    if found.type == "cuda":
-        if found.index is None and local >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device: process {local} of this machine has no GPU of its own, there are "
-                f"{torch.cuda.device_count()}; start fewer with --nproc-per-node, or write cpu"
-            )
-        found = torch.device("cuda", local if found.index is None else found.index)
-        torch.cuda.set_device(found)
+    rank, found = rank_of_process(), device_of_process(device, int(os.environ.get("LOCAL_RANK", "0")))
     try:
         backend = "cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=_store(count), rank=rank, world_size=count)
