@@ -123,7 +123,7 @@ class FirstStep:
         asked = {key: value for key, value in group.items() if key in known}
         tried = _tried(self._optimizer, {**group, **self._put_in(group)}, parameter)
         if tried.state is None:  # it has stepped before, and its group says so
-            return _tried(self._optimizer, {**asked, **self._put_in(group)}, parameter)
+            return _tried(self._optimizer, {**self._optimizer.defaults, **asked}, parameter)
         return tried
 
     def _put_in(self, group: Mapping[str, Any]) -> State:

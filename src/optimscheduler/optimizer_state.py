@@ -101,7 +101,7 @@ def load_optimizer(
         CheckpointError: the class refuses it.
     """
     first = first or FirstStep(optimizer)
-    raw, more = optimizer.state_dict(), saved.get("more", {})
+    raw, more = optimizer.state_dict(), _copied(saved.get("more", {}))
     index = {name: i for i, name in enumerate(names)}
     present = [name for name in saved.get("present", saved["state"]) if name in index]
     kept = {index[name]: _copied(saved["state"][name]) for name in present}

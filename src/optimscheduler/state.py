@@ -84,7 +84,7 @@ def check_whole(state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: its version is another, or a part is missing or not what it should be.
     """
-    if state["version"] != VERSION:
+    if type(state["version"]) is not int or state["version"] != VERSION:
         raise CheckpointError(f"this state has version {state['version']!r}; this package reads {VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise CheckpointError(f"this state is damaged: it has no {', '.join(missing)}")

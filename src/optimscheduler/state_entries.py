@@ -78,6 +78,10 @@ def compare_entries(
         if kept:
             empty = {key: None for key in saved_entries if key not in kept}
             state[name] = empty | _compared(name, kept, made, parameter, found, rules)
+        else:
+            state[name] = {}
+            for key in made if "present" in saved and made else ():
+                found.missing.setdefault(key, []).append(name)
     if not same_class and found.missing and found.extra:
         found.wrong |= {f"missing: {key}": names for key, names in found.missing.items()}
         found.missing = {}
@@ -158,7 +162,8 @@ def _unfit(value: object, made: object, parameter: nn.Parameter, *, exact: bool)
 def _unfit_tensor(value: object, made: Tensor, parameter: nn.Parameter, *, exact: bool) -> str | None:
     """The same of a tensor. A class that is not torch's may keep one number where others have many."""
     if made.numel() == 1 and _is_number(value):
-        return None
+        right = not exact or made.ndim or _is_count(value)
+        return None if right else f"must be finite and >= 0, got {_shown(value)}"
     if not isinstance(value, Tensor):
         return f"must be a tensor of shape {tuple(made.shape)}, got {_shown(value)}"
     known = exact or _is_buffer(made, parameter) or not made.ndim
@@ -184,8 +189,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_count(value: Any) -> bool:  # Any: a number, or a tensor of one
+    """Whether it can be a number that counts or multiplies from step to step; these are float32."""
+    return 0 <= float(value) <= torch.finfo(torch.float32).max
+
+
 def _shown(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{value!r:.60}"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -39,10 +39,11 @@ def check_parts(state: Mapping[str, Any]) -> None:
     _inside(state["clock"]["inside"], state["config"])
     _keys("ledger", state["ledger"], dict.fromkeys(("applied", "skipped", "skips_in_row"), _COUNT))
     _guard(state["guard"], state["config"].get("guard"))
-    if state.get("values") is not None:
+    if "values" in state:
         _values(state["values"], state["optimizer"]["groups"])
     _layout(state.get("layout"), state["parameters"])
     _window(state["window"], state["parameters"], state["clock"]["batch"])
+    _scale_of_window(state["window"], state["scaler"])
 
 
 def check_scale(place: str, scaler: object) -> None:
@@ -61,6 +62,19 @@ def check_scale(place: str, scaler: object) -> None:
 def _config(place: str, config: object) -> None:
     known = {"optim_type": _text, "optim_conf": _mapping, "schedule": _anything}
     _keys(place, config, known)
+    _plain(place, config)
+
+
+def _plain(place: str, value: object) -> None:
+    """As YAML would hold it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _plain(f"{place}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _plain(f"{place}[{i}]", item)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise _bad(place, value, "be a plain value")
 
 
 def _parameters(place: str, parameters: object) -> None:
@@ -124,6 +138,7 @@ def _guard(guard: object, written: object) -> None:
 def _values(values: object, groups: Sequence[Mapping[str, Any]]) -> None:
     _keys("values", values, {"written": _flag})
     assert isinstance(values, Mapping)
+    spots: set[tuple[object, ...]] = set()
     for i, spot in enumerate(_list("values.left", values.get("left", []))):
         place = f"values.left[{i}]"
         if len(_list(place, spot)) != 3:
@@ -134,6 +149,9 @@ def _values(values: object, groups: Sequence[Mapping[str, Any]]) -> None:
         if name.split("[")[0] not in groups[group]:
             raise _bad(place, name, f"be an entry of group {group}")
         _real()(place, value)
+        if (group, name) in spots:
+            raise _bad(place, spot, "be a place that comes once")
+        spots.add((group, name))
 
 
 def _layout(layout: object, parameters: Mapping[str, Any]) -> None:
@@ -170,6 +188,15 @@ def _window(window: object, parameters: Mapping[str, Any], last: int) -> None:
         _gradient(f"window.gradients.{name}", gradient, parameters[name])
     if window["gradients"] and not batches:
         raise _bad("window.gradients", sorted(window["gradients"]), "be empty where there are no batches;")
+
+
+def _scale_of_window(window: Mapping[str, Any], scaler: Mapping[str, Any] | None) -> None:
+    """Pending gradients were made under the loss scale of the state, which is a float32."""
+    scale = 1.0
+    if scaler is not None and window["batches"]:
+        scale = scaler["scale"] / (scaler.get("reference_weight") or 1.0)
+    if not math.isclose(window["scale"], scale, rel_tol=1e-6):
+        raise _bad("window.scale", window["scale"], f"be {scale:g}, as the loss scale says")
 
 
 def _gradient(place: str, gradient: object, shape: Sequence[int] | None) -> None:
