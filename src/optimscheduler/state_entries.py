@@ -123,7 +123,7 @@ def _compared(
 ) -> State:
     """The entries of one parameter, as they may be loaded; what differs is written down."""
     for key, value in kept.items():
-        if reason := _unfit(value, (made or {}).get(key), parameter, exact=rules.exact):
+        if reason := _unfit(key, value, (made or {}).get(key), parameter, rules):
             found.wrong.setdefault(f"{key} {reason}", []).append(name)
     if made is None:
         return kept
@@ -145,7 +145,7 @@ def _is_buffer(value: object, parameter: nn.Parameter) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0
 
 
-def _unfit(value: object, made: object, parameter: nn.Parameter, *, exact: bool) -> str | None:
+def _unfit(key: str, value: object, made: object, parameter: nn.Parameter, rules: _Rules) -> str | None:
     """Why a saved entry cannot stand where a first step has made that; None if it can."""
     if isinstance(value, Tensor) and is_wrapper(value):
         try:
@@ -153,17 +153,18 @@ def _unfit(value: object, made: object, parameter: nn.Parameter, *, exact: bool)
         except NotImplementedError as error:
             return f"is a {type(value).__name__}, which cannot be loaded: {error}"
     if isinstance(made, Tensor):
-        return _unfit_tensor(value, made, parameter, exact=exact)
-    if isinstance(made, int | float) and not _is_number(value):
+        once = key in rules.once if rules.once is not None else made.numel() == 1
+        if not (once and _is_number(value)):
+            return _unfit_tensor(value, made, parameter, exact=rules.exact)
+    elif not isinstance(made, int | float):
+        return None
+    if not _is_number(value):
         return f"must be a number, got {_shown(value)}"
-    return None
+    return f"must be finite and >= 0, got {_shown(value)}" if rules.exact and not _is_count(value) else None
 
 
 def _unfit_tensor(value: object, made: Tensor, parameter: nn.Parameter, *, exact: bool) -> str | None:
     """The same of a tensor. A class that is not torch's may keep one number where others have many."""
-    if made.numel() == 1 and _is_number(value):
-        right = not exact or made.ndim or _is_count(value)
-        return None if right else f"must be finite and >= 0, got {_shown(value)}"
     if not isinstance(value, Tensor):
         return f"must be a tensor of shape {tuple(made.shape)}, got {_shown(value)}"
     known = exact or _is_buffer(made, parameter) or not made.ndim
