@@ -14,7 +14,7 @@ window      the open window, with its gradients by name
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +32,7 @@ from optimscheduler.optimizer_state import (
     taken_by_groups,
 )
 from optimscheduler.precision import Precision
+from optimscheduler.same_parameters import fitting_parameters, misfits, shape_of
 from optimscheduler.saved_numbers import unfit_numbers
 from optimscheduler.state_entries import check_entries, compare_entries
 from optimscheduler.state_parts import check_parts
@@ -65,7 +66,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
     return {
         "version": VERSION,
         "config": copy.deepcopy(config),  # loaders may write into what they are given
-        "parameters": {name: _shape(parameter) for name, parameter in m.owned.by_name.items()},
+        "parameters": {name: shape_of(parameter) for name, parameter in m.owned.by_name.items()},
         "optimizer": optimizer_by_name(m.optimizer, list(m.owned.by_name)),
         "scaler": None if scaler is None else scaler.state_dict(),
         "clock": m.clock.state_dict(),
@@ -167,7 +168,7 @@ def _fit_of(m: Member, state: Mapping[str, Any], *, settings: bool, in_part: boo
     if lines := unfit_numbers(m.optimizer, taken):
         raise CheckpointError("this state is damaged: " + "; ".join(lines))
     first = first_step_of(m.optimizer, names, saved, settings=settings)
-    fitting = _fitting(m, state)
+    fitting = fitting_parameters(m, state)
     _check_pending(fitting, state["window"]["gradients"])
     entries = compare_entries(m.optimizer, fitting, saved, first, same_class=True)
     changed = [f"{line}; its optimizer state {_fate(line)}" for line in misfits(m, state)]
@@ -181,7 +182,7 @@ def _fit_of(m: Member, state: Mapping[str, Any], *, settings: bool, in_part: boo
 def _check_pending(fitting: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor]) -> None:
     """Check the gradients of parameters that had no shape yet when the state was saved."""
     for name, gradient in gradients.items():
-        here = _shape(fitting[name]) if name in fitting else None
+        here = shape_of(fitting[name]) if name in fitting else None
         if here is not None and list(gradient.shape) != here:
             raise CheckpointError(
                 f"this state is damaged: window.gradients.{name} has shape {tuple(gradient.shape)}, and its "
@@ -198,19 +199,6 @@ def _begins(m: Member, state: Mapping[str, Any], first: FirstStep) -> bool:
 
 def _fate(line: str) -> str:
     return "is dropped" if line.endswith("alone") else "starts anew"
-
-
-def _fitting(m: Member, state: Mapping[str, Any]) -> dict[str, nn.Parameter]:
-    """The parameters of the same name and shape."""
-    owned, shapes = m.owned.by_name, state["parameters"]
-    return {n: p for n, p in owned.items() if n in shapes and shapes[n] in (None, _shape(p))}
-
-
-def misfits(m: Member, state: Mapping[str, Any]) -> list[str]:
-    """A line for every parameter whose optimizer state starts anew here, or is of no use here."""
-    missing, gone = parameter_differences(state["parameters"], m.owned.by_name)
-    kept = state["optimizer"].get("present", state["optimizer"]["state"])
-    return missing + [line for name, line in gone.items() if name in kept or not kept]
 
 
 def load_state(
@@ -243,7 +231,7 @@ def load_state(
 def _load_parts(
     m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
 ) -> None:
-    scaler, fitting = precision.scaler(m.loss), _fitting(m, state)
+    scaler, fitting = precision.scaler(m.loss), fitting_parameters(m, state)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     m.clock.load_state_dict(state["clock"])
@@ -280,28 +268,3 @@ def _rescale(m: Member, precision: Precision, saved: float) -> None:
     if factor != 1.0:
         for gradient in pending:
             gradient.mul_(factor)
-
-
-def _shape(parameter: nn.Parameter) -> list[int] | None:
-    return None if is_lazy(parameter) else list(parameter.shape)
-
-
-def parameter_differences(
-    saved: Mapping[str, Sequence[int] | None], now: Mapping[str, nn.Parameter]
-) -> tuple[list[str], dict[str, str]]:
-    """Where the parameters of a saved state and those of now differ.
-
-    Args:
-        saved: canonical name -> shape in the checkpoint; None of a lazy one.
-        now: canonical name -> parameter.
-
-    Returns:
-        A line for every parameter that is missing in the checkpoint or has another shape there; and for those
-        that are in the checkpoint alone, name -> line.
-    """
-    lines = [f"{name} is not in the checkpoint" for name in now if name not in saved]
-    for name in (name for name in saved if name in now):
-        there, here = saved[name], _shape(now[name])
-        if there is not None and here is not None and list(there) != here:
-            lines.append(f"{name} has shape {tuple(there)} in the checkpoint, {tuple(here)} here")
-    return lines, {name: f"{name} is in the checkpoint alone" for name in saved if name not in now}

@@ -52,9 +52,8 @@ def compare_entries(
 ) -> Entries:
     """Compare a saved state with what the class of an optimizer keeps; nothing is changed.
 
-    An entry that is missing is made as a first step with a gradient of zeros makes it, if it has the shape
-    of its parameter. Numbers that count or multiply from step to step cannot begin in the middle, and nothing
-    can where a state is of another class and has other entries instead.
+    A missing entry of the shape of its parameter is made as a first step with gradient 0 makes it. Numbers
+    that count from step to step cannot begin in the middle, nor can anything in a state of another class.
 
     Args:
         optimizer: that is to step with it.
@@ -72,27 +71,23 @@ def compare_entries(
     )
     named = [name for name in saved.get("present", saved["state"]) if name in parameters]
     for name in named:
-        parameter, saved_entries = parameters[name], saved["state"][name]
-        kept = {key: value for key, value in saved_entries.items() if value is not None}
-        made = None if is_lazy(parameter) else first.state(parameter)
-        if kept:
-            empty = {key: None for key in saved_entries if key not in kept}
-            state[name] = empty | _compared(name, kept, made, parameter, found, rules)
-        else:
-            state[name] = {}
-            for key in made if "present" in saved and made else ():
-                found.missing.setdefault(key, []).append(name)
+        made = None if is_lazy(parameters[name]) else first.state(parameters[name])
+        kept = {key: value for key, value in saved["state"][name].items() if value is not None}
+        empty = {key: None for key in saved["state"][name] if key not in kept}
+        state[name] = empty | _compared(name, kept, made, parameters[name], found, rules) if kept else {}
+        for key in made or () if "present" in saved and not kept else ():
+            found.missing.setdefault(key, []).append(name)
     if not same_class and found.missing and found.extra:
         found.wrong |= {f"missing: {key}": names for key, names in found.missing.items()}
         found.missing = {}
     present = [name for name in named if state.get(name)]
     taken = {**saved, "state": {**saved["state"], **state}, "present": present}
-    return Entries(
-        taken=taken,
-        wrong=[f"{what} ({_named(names)})" for what, names in found.wrong.items()],
-        missing=[f"{key} ({_named(names)})" for key, names in found.missing.items()],
-        extra=[f"{key} ({_named(names)})" for key, names in found.extra.items()],
-    )
+    lines = [_lines(each) for each in (found.wrong, found.missing, found.extra)]
+    return Entries(taken=taken, wrong=lines[0], missing=lines[1], extra=lines[2])
+
+
+def _lines(names_of: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{what} ({_named(names)})" for what, names in names_of.items()]
 
 
 @dataclass(slots=True)

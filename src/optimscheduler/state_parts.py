@@ -6,22 +6,31 @@ A state may have been written by hand, cut short or damaged. All of it is looked
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from optimscheduler.clock import HOST, Cadence
-from optimscheduler.errors import CheckpointError, ConfigError
+from optimscheduler.errors import ConfigError
 from optimscheduler.guard import guard_for
+from optimscheduler.state_values import (
+    COUNT,
+    Check,
+    anything,
+    check_flag,
+    check_keys,
+    check_text,
+    damaged,
+    listed,
+    mapping,
+    real_number,
+    whole_number,
+)
 
 __all__ = ["check_parts", "check_scale"]
 
-Check = Callable[[str, object], object]
-
 _MOST: Final = 2**63 - 1
-_LARGEST: Final = float(torch.finfo(torch.float32).max)
 
 
 def check_parts(state: Mapping[str, Any]) -> None:
@@ -35,9 +44,9 @@ def check_parts(state: Mapping[str, Any]) -> None:
     _optimizer(state["optimizer"], state["parameters"])
     if state["scaler"] is not None:
         check_scale("scaler", state["scaler"])
-    _keys("clock", state["clock"], _CLOCK)
+    check_keys("clock", state["clock"], _CLOCK)
     _inside(state["clock"]["inside"], state["config"])
-    _keys("ledger", state["ledger"], dict.fromkeys(("applied", "skipped", "skips_in_row"), _COUNT))
+    check_keys("ledger", state["ledger"], dict.fromkeys(("applied", "skipped", "skips_in_row"), COUNT))
     _guard(state["guard"], state["config"].get("guard"))
     if "values" in state:
         _values(state["values"], state["optimizer"]["groups"])
@@ -52,16 +61,18 @@ def check_scale(place: str, scaler: object) -> None:
     Raises:
         CheckpointError: see `check_parts`.
     """
-    reference = {"reference_weight": _real(least=0)} if "reference_weight" in _mapping(place, scaler) else {}
-    _keys(place, scaler, {**_SCALE, **reference})
+    reference = (
+        {"reference_weight": real_number(least=0)} if "reference_weight" in mapping(place, scaler) else {}
+    )
+    check_keys(place, scaler, {**_SCALE, **reference})
 
 
 # ---- parts ----
 
 
 def _config(place: str, config: object) -> None:
-    known = {"optim_type": _text, "optim_conf": _mapping, "schedule": _anything}
-    _keys(place, config, known)
+    known = {"optim_type": check_text, "optim_conf": mapping, "schedule": anything}
+    check_keys(place, config, known)
     _plain(place, config)
 
 
@@ -74,44 +85,44 @@ def _plain(place: str, value: object) -> None:
         for i, item in enumerate(value):
             _plain(f"{place}[{i}]", item)
     elif value is not None and not isinstance(value, bool | int | float | str):
-        raise _bad(place, value, "be a plain value")
+        raise damaged(place, value, "be a plain value")
 
 
 def _parameters(place: str, parameters: object) -> None:
-    for name, shape in _mapping(place, parameters).items():
+    for name, shape in mapping(place, parameters).items():
         if shape is None:
             continue
-        for size in _list(f"{place}.{name}", shape):
-            _COUNT(f"{place}.{name}", size)
+        for size in listed(f"{place}.{name}", shape):
+            COUNT(f"{place}.{name}", size)
 
 
 def _optimizer(optimizer: object, parameters: Mapping[str, Any]) -> None:
-    _keys("optimizer", optimizer, {"state": _mapping, "groups": _list})
+    check_keys("optimizer", optimizer, {"state": mapping, "groups": listed})
     assert isinstance(optimizer, Mapping)
     for name, entries in optimizer["state"].items():
         _among("optimizer.state", name, parameters)
-        for key in _mapping(f"optimizer.state.{name}", entries):
-            _text(f"optimizer.state.{name}", key)
-    for name in _list("optimizer.present", optimizer.get("present", [])):
+        for key in mapping(f"optimizer.state.{name}", entries):
+            check_text(f"optimizer.state.{name}", key)
+    for name in listed("optimizer.present", optimizer.get("present", [])):
         _among("optimizer.present", name, parameters)
     held: list[str] = []
     for i, group in enumerate(optimizer["groups"]):
-        _keys(f"optimizer.groups[{i}]", group, {"params": _list})
+        check_keys(f"optimizer.groups[{i}]", group, {"params": listed})
         held += group["params"]
     for name in held:
         _among("optimizer.groups", name, parameters)
     if left := set(parameters) - set(held):
-        raise _bad("optimizer.groups", sorted(left)[0], "have each parameter, and there is none with")
+        raise damaged("optimizer.groups", sorted(left)[0], "have each parameter, and there is none with")
     if len(set(held)) < len(held):
-        raise _bad("optimizer.groups", held, "have each parameter once")
+        raise damaged("optimizer.groups", held, "have each parameter once")
     if "more" in optimizer:
-        _mapping("optimizer.more", optimizer["more"])
+        mapping("optimizer.more", optimizer["more"])
 
 
 def _inside(inside: int, config: Mapping[str, Any]) -> None:
     size = Cadence(accum_grad=config["accum_grad"]).size if _is_cadence(config.get("accum_grad")) else _MOST
     if inside >= size:
-        raise _bad("clock.inside", inside, f"be less than the {size} batches of a window")
+        raise damaged("clock.inside", inside, f"be less than the {size} batches of a window")
 
 
 def _is_cadence(accum_grad: object) -> bool:
@@ -124,70 +135,74 @@ def _guard(guard: object, written: object) -> None:
         expected = guard_for(written).state_dict()
     except ConfigError:  # others say so
         expected = {}
-    found = _mapping("guard", guard)
+    found = mapping("guard", guard)
     if "norms" not in expected and "norms" not in found:
         return
-    _keys("guard", found, {"norms": _list})
+    check_keys("guard", found, {"norms": listed})
     if "norms" in expected and len(found["norms"]) != len(expected["norms"]):
-        raise _bad("guard.norms", found["norms"], f"be a list of {len(expected['norms'])}")
+        raise damaged("guard.norms", found["norms"], f"be a list of {len(expected['norms'])}")
     for i, norm in enumerate(found["norms"]):
         if not (isinstance(norm, float) and math.isnan(norm)):  # a free place
-            _real(least=0)(f"guard.norms[{i}]", norm)
+            real_number(least=0)(f"guard.norms[{i}]", norm)
 
 
 def _values(values: object, groups: Sequence[Mapping[str, Any]]) -> None:
-    _keys("values", values, {"written": _flag})
+    check_keys("values", values, {"written": check_flag})
     assert isinstance(values, Mapping)
     spots: set[tuple[object, ...]] = set()
-    for i, spot in enumerate(_list("values.left", values.get("left", []))):
+    for i, spot in enumerate(listed("values.left", values.get("left", []))):
         place = f"values.left[{i}]"
-        if len(_list(place, spot)) != 3:
-            raise _bad(place, spot, "be a group's number, a place in it and a number")
+        if len(listed(place, spot)) != 3:
+            raise damaged(place, spot, "be a group's number, a place in it and a number")
         group, name, value = spot
-        _whole(most=len(groups) - 1)(place, group)
-        _text(place, name)
+        whole_number(most=len(groups) - 1)(place, group)
+        check_text(place, name)
         if name.split("[")[0] not in groups[group]:
-            raise _bad(place, name, f"be an entry of group {group}")
-        _real()(place, value)
+            raise damaged(place, name, f"be an entry of group {group}")
+        real_number()(place, value)
         if (group, name) in spots:
-            raise _bad(place, spot, "be a place that comes once")
+            raise damaged(place, spot, "be a place that comes once")
         spots.add((group, name))
 
 
 def _layout(layout: object, parameters: Mapping[str, Any]) -> None:
     if layout is None:
         return
-    parts = list(layout.values()) if isinstance(layout, Mapping) else _list("layout", layout)
+    parts = list(layout.values()) if isinstance(layout, Mapping) else listed("layout", layout)
     if len(parts) != 3:
-        raise _bad("layout", layout, "be three parts: who lies together, who waits, how often that is tried")
-    together = [name for names in _list("layout[0]", parts[0]) for name in _list("layout[0]", names)]
-    for name in [*together, *_list("layout[1]", parts[1])]:
+        raise damaged(
+            "layout", layout, "be three parts: who lies together, who waits, how often that is tried"
+        )
+    together = [name for names in listed("layout[0]", parts[0]) for name in listed("layout[0]", names)]
+    for name in [*together, *listed("layout[1]", parts[1])]:
         _among("layout", name, parameters)
     if len(set(together)) < len(together):
-        raise _bad("layout[0]", together, "have each parameter once")
-    _whole(least=-_MOST)("layout[2]", parts[2])
+        raise damaged("layout[0]", together, "have each parameter once")
+    whole_number(least=-_MOST)("layout[2]", parts[2])
 
 
 def _window(window: object, parameters: Mapping[str, Any], last: int) -> None:
-    _keys("window", window, _WINDOW)
+    check_keys("window", window, _WINDOW)
     assert isinstance(window, Mapping)
     batches, count = window["batches"], len(window["batches"])
     for i, batch in enumerate(batches):
-        _whole(least=batches[i - 1] + 1 if i else 1, most=last)(f"window.batches[{i}]", batch)
+        whole_number(least=batches[i - 1] + 1 if i else 1, most=last)(f"window.batches[{i}]", batch)
     for key, check in (("losses", _scalar), ("weights", _weight)):
         if len(window[key]) != count:
-            raise _bad(f"window.{key}", window[key], f"be {count}, as many as there are batches, in number;")
+            raise damaged(
+                f"window.{key}", window[key], f"be {count}, as many as there are batches, in number;"
+            )
         for i, value in enumerate(window[key]):
             check(f"window.{key}[{i}]", value)
     if (window["weighted"] is None) is bool(batches):
-        raise _bad("window.weighted", window["weighted"], "be null in an empty window, and only there")
+        raise damaged("window.weighted", window["weighted"], "be null in an empty window, and only there")
     if window["weighted"] is not None:
-        _flag("window.weighted", window["weighted"])
+        check_flag("window.weighted", window["weighted"])
     for name, gradient in window["gradients"].items():
         _among("window.gradients", name, parameters)
         _gradient(f"window.gradients.{name}", gradient, parameters[name])
     if window["gradients"] and not batches:
-        raise _bad("window.gradients", sorted(window["gradients"]), "be empty where there are no batches;")
+        raise damaged("window.gradients", sorted(window["gradients"]), "be empty where there are no batches;")
 
 
 def _scale_of_window(window: Mapping[str, Any], scaler: Mapping[str, Any] | None) -> None:
@@ -196,118 +211,58 @@ def _scale_of_window(window: Mapping[str, Any], scaler: Mapping[str, Any] | None
     if scaler is not None and window["batches"]:
         scale = scaler["scale"] / (scaler.get("reference_weight") or 1.0)
     if not math.isclose(window["scale"], scale, rel_tol=1e-6):
-        raise _bad("window.scale", window["scale"], f"be {scale:g}, as the loss scale says")
+        raise damaged("window.scale", window["scale"], f"be {scale:g}, as the loss scale says")
 
 
 def _gradient(place: str, gradient: object, shape: Sequence[int] | None) -> None:
     if not isinstance(gradient, Tensor):
-        raise _bad(place, gradient, "be a tensor")
+        raise damaged(place, gradient, "be a tensor")
     if not (gradient.is_floating_point() or gradient.is_complex()):
-        raise _bad(place, gradient.dtype, "be of a floating-point type")
+        raise damaged(place, gradient.dtype, "be of a floating-point type")
     if shape is not None and list(gradient.shape) != list(shape):
-        raise _bad(place, tuple(gradient.shape), f"have the shape of its parameter, {tuple(shape)}")
+        raise damaged(place, tuple(gradient.shape), f"have the shape of its parameter, {tuple(shape)}")
 
 
-# ---- kinds of values ----
-
-
-def _bad(place: str, value: object, allowed: str) -> CheckpointError:
-    return CheckpointError(f"this state is damaged: {place} must {allowed}, got {value!r:.80}")
-
-
-def _keys(place: str, part: object, known: Mapping[str, Check]) -> None:
-    """Check that a part is a mapping with these keys, and what they hold."""
-    found = _mapping(place, part)
-    if missing := [key for key in known if key not in found]:
-        raise CheckpointError(f"this state is damaged: {place} has no {', '.join(map(repr, missing))}")
-    for key, check in known.items():
-        check(f"{place}.{key}", found[key])
-
-
-def _mapping(place: str, value: object) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise _bad(place, value, "be a mapping")
-    return value
-
-
-def _list(place: str, value: object) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise _bad(place, value, "be a list")
-    return value
-
-
-def _text(place: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise _bad(place, value, "be text")
-
-
-def _flag(place: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise _bad(place, value, "be True or False")
-
-
-def _anything(place: str, value: object) -> None:
-    """Others look at it."""
+# ---- what several have ----
 
 
 def _among(place: str, name: object, parameters: Mapping[str, Any]) -> None:
     if not isinstance(name, str) or name not in parameters:
-        raise _bad(place, name, "name parameters of this state")
+        raise damaged(place, name, "name parameters of this state")
 
 
 def _scalar(place: str, value: object) -> None:
     if not isinstance(value, Tensor) or value.numel() != 1:
-        raise _bad(place, value, "be a tensor of one number")
+        raise damaged(place, value, "be a tensor of one number")
 
 
 def _weight(place: str, value: object) -> None:
     if isinstance(value, Tensor):
         _scalar(place, value)
         value = float(value)
-    _real(least=0)(place, value)
+    real_number(least=0)(place, value)
 
-
-def _whole(*, least: int = 0, most: int = _MOST) -> Check:
-    def check(place: str, value: object) -> None:
-        if type(value) is not int or not least <= value <= most:
-            bound = "" if most == _MOST else f" and <= {most}"
-            raise _bad(place, value, f"be a whole number >= {least}{bound}")
-
-    return check
-
-
-def _real(*, least: float = -_LARGEST, above: float = -math.inf, most: float = _LARGEST) -> Check:
-    def check(place: str, value: object) -> None:
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (right and least <= value <= most and value > above):  # type: ignore[operator]  # it is a number
-            lower = f"> {above:g}" if above > -math.inf else f">= {least:g}"
-            raise _bad(place, value, f"be a number {lower} and <= {most:g}")
-
-    return check
-
-
-_COUNT: Final = _whole()
 
 _CLOCK: Final[Mapping[str, Check]] = {
-    "batch": _COUNT,
-    "epoch": _whole(least=1),
-    "closed_windows": _COUNT,
-    "inside": _COUNT,
+    "batch": COUNT,
+    "epoch": whole_number(least=1),
+    "closed_windows": COUNT,
+    "inside": COUNT,
 }
 
 _SCALE: Final[Mapping[str, Check]] = {
-    "scale": _real(above=0),
-    "growth_factor": _real(least=1),
-    "backoff_factor": _real(above=0, most=1),
-    "growth_interval": _whole(least=1, most=2**31 - 1),
-    "_growth_tracker": _whole(most=2**31 - 1),
+    "scale": real_number(above=0),
+    "growth_factor": real_number(least=1),
+    "backoff_factor": real_number(above=0, most=1),
+    "growth_interval": whole_number(least=1, most=2**31 - 1),
+    "_growth_tracker": whole_number(most=2**31 - 1),
 }
 
 _WINDOW: Final[Mapping[str, Check]] = {
-    "batches": _list,
-    "losses": _list,
-    "weights": _list,
-    "weighted": _anything,
-    "gradients": _mapping,
-    "scale": _real(above=0),
+    "batches": listed,
+    "losses": listed,
+    "weights": listed,
+    "weighted": anything,
+    "gradients": mapping,
+    "scale": real_number(above=0),
 }
