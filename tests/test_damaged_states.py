@@ -326,6 +326,33 @@ def test_R35_a_dict_is_loaded_as_a_whole_or_not_at_all(damage: str) -> None:
     assert_same({name: frozen(optim) for name, optim in optims.items()}, before)
 
 
+def test_R35_members_that_one_side_has_alone_are_passed_over_with_the_config(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def members(*names: str) -> OptimSchedulerDict:
+        model = TwoParts()
+        return OptimSchedulerDict({n: optim_of(model, "Adam", 0.1, updated_modules=n) for n in names})
+
+    old, optims = members("encoder", "decoder"), members("decoder")
+    with old.forward():
+        losses = old["encoder"].model(torch.ones(2, 3))
+    old.step(losses)
+    state = stored(old.state_dict())
+    with pytest.raises(CheckpointError, match=r"\['decoder', 'encoder'\].*on_mismatch='config' takes those"):
+        optims.load_state_dict(state)
+    optims.load_state_dict(state, "config")
+    assert "encoder is in the checkpoint alone; its state is dropped" in caplog.text
+    assert_same(optims["decoder"].state_dict()["optimizer"], old["decoder"].state_dict()["optimizer"])
+    both = members("encoder", "decoder")
+    before = frozen(both["encoder"])
+    both.load_state_dict(stored(optims.state_dict()), "config")
+    assert "encoder is not in the checkpoint; it stays as it is" in caplog.text
+    assert_same(frozen(both["encoder"]), before)
+    assert both["decoder"].member.clock.batch == 1
+    with pytest.raises(CheckpointError, match="this dict has"):
+        optims.load_state_dict({"other": {}}, "config")
+
+
 def test_an_epoch_written_as_a_float_is_saved_as_a_whole_number() -> None:
     optim = optim_of(a_model())
     take(optim, DATA[0], epoch_num=2.0)

@@ -311,6 +311,34 @@ def test_R35_a_grown_model_takes_what_fits_and_starts_the_rest_anew(caplog: pyte
     assert steps["third.weight"] == steps["third.bias"] == 1
 
 
+@pytest.mark.parametrize("optim_type", ["Adagrad", "AdamW", "RMSprop", "SGD"])
+def test_R35_a_grown_model_is_stepped_like_one_whose_new_part_has_no_state(optim_type: str) -> None:
+    conf = {"momentum": 0.9} if optim_type == "SGD" else {}
+    old = Grown()
+    before = optim_of(old, optim_type, conf=conf)
+    go(old, before, 3)
+    model, theirs = Grown(third=True), Grown(third=True)
+    for one in (model, theirs):
+        one.load_state_dict(old.state_dict(), strict=False)
+    after = optim_of(model, optim_type, conf=conf)
+    go(model, after, 1)  # what it has gathered about the third part by then does not count
+    model.load_state_dict(theirs.state_dict())
+    after.load_state_dict(stored(before.state_dict()), "config")
+    reference = getattr(torch.optim, optim_type)(theirs.parameters(), lr=0.1, **conf)
+    fresh = reference.state_dict()
+    fresh["state"] |= before.optimizer.state_dict()["state"]
+    reference.load_state_dict(fresh)
+    go(model, after, 3)
+    for i in range(3):
+        theirs(torch.full((1, 2), 1.0 + i)).backward()
+        reference.step()
+        reference.zero_grad()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter, theirs.get_parameter(name), rtol=2e-5, atol=2e-6
+        )  # fused kernels
+
+
 @pytest.mark.parametrize("attached", [True, False])
 def test_R44_an_optimizer_that_is_built_anew_has_lost_what_was_attached(
     attached: bool, caplog: pytest.LogCaptureFixture
