@@ -24,11 +24,13 @@ __all__ = [
     "awaits_static_graph",
     "bare_step",
     "copy_all_",
+    "copy_of",
     "graph_age",
     "has_step_hooks",
     "holders_of",
     "inside_ddp",
     "is_scheduled",
+    "is_wrapper",
     "leaf_of",
     "let_take_scale",
     "multiply_all_",
@@ -70,6 +72,28 @@ def unsaved_buffers(module: nn.Module) -> set[str]:
     except AttributeError:
         saved = module.state_dict(keep_vars=True)
         return {name for name, _ in module.named_buffers(recurse=False) if name not in saved}
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether a tensor is made of other tensors, as quantised ones are; a sharded one is not meant."""
+    return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "placements")
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, also of tensors that are made of others and cannot be cloned.
+
+    Raises:
+        NotImplementedError: the class of the tensor allows neither.
+    """
+    if not is_wrapper(tensor):
+        return tensor.clone()
+    try:
+        names, context = tensor.__tensor_flatten__()  # type: ignore[attr-defined]  # the wrappers' protocol
+        inner = {name: copy_of(getattr(tensor, name)) for name in names}
+        copied: Tensor = type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())  # type: ignore[attr-defined]  # see above
+    except (AttributeError, TypeError) as error:
+        raise NotImplementedError(f"{type(tensor).__name__} cannot be copied: {error}") from error
+    return copied
 
 
 # ---- graphs and wrappers ----

@@ -22,6 +22,7 @@ from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerEr
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
 from optimscheduler.guard import guard_for
+from optimscheduler.heard import check_feedback
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import by_name
@@ -48,15 +49,15 @@ from optimscheduler.settings import (
     WrittenSchedules,
 )
 from optimscheduler.state import (
+    Fit,
     check_fits,
     check_whole,
     load_state,
-    misfits,
     state_of,
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.torch_state import check_torch_state, load_torch_state
+from optimscheduler.torch_state import TorchState, check_torch_state, load_torch_state
 from optimscheduler.values import Values
 from optimscheduler.weakly import Weakly
 
@@ -494,28 +495,34 @@ class OptimScheduler:
         Raises:
             CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
         """
-        changed = self.check_state(state, on_mismatch)
-        if "version" not in state:
-            load_torch_state(self.member, self.scaler, state)
+        changed, fit = self._looked_at(state, on_mismatch)
+        if isinstance(fit, TorchState):
+            load_torch_state(self.member, self.scaler, state, fit)
+            for line in fit.changed:
+                _log.warning("%s", line)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
+        settings = not changed or on_mismatch == "checkpoint"
         if changed and on_mismatch == "checkpoint":
-            if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
-                _log.warning(
-                    "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
-                )
-            self.member.gradients.loosen()
-            run = self._run
-            OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
-            if run is not None:
-                self.resolve(run)
+            self._build_anew(state)
+            fit = check_fits(self.member, self._config, state)
+        load_state(self.member, self._config, self.precision, state, fit, settings=settings)
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
-        for line in misfits(self.member, state):
-            what = "is dropped" if line.endswith("alone") else "starts anew"
-            _log.warning("%s; its optimizer state %s", line, what)
-        settings = not changed or on_mismatch == "checkpoint"
-        load_state(self.member, self._config, self.precision, state, settings=settings)
+        for line in fit.changed:
+            _log.warning("%s", line)
+
+    def _build_anew(self, state: Mapping[str, Any]) -> None:
+        """Become what the checkpoint's configuration describes."""
+        if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
+            _log.warning(
+                "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
+            )
+        self.member.gradients.loosen()
+        run = self._run
+        OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+        if run is not None:
+            self.resolve(run)
 
     @final
     def check_state(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> list[str]:
@@ -527,15 +534,23 @@ class OptimScheduler:
         Raises:
             CheckpointError: see `load_state_dict`.
         """
+        return self._looked_at(state, on_mismatch)[0]
+
+    def _looked_at(
+        self, state: Mapping[str, Any], on_mismatch: OnMismatch
+    ) -> tuple[list[str], Fit | TorchState]:
+        """A line for every setting that differs, and what of the state may be loaded."""
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        in_part = on_mismatch == "config"
         if self.member.window and not self.sync.flushable:
             raise CheckpointError(
                 "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
                 "keeps out of reach; load it after a window's end, or build model and OptimScheduler anew"
             )
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
         if "version" not in state:
-            check_torch_state(self.member, state)
-            return []
+            return [], check_torch_state(self.member, state, self._config["optim_conf"], in_part=in_part)
         check_whole(state)
         changed = config_differences(state["config"], self._config)
         if changed and on_mismatch == "error":
@@ -543,17 +558,20 @@ class OptimScheduler:
                 "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
                 "says which side wins:\n  " + "\n  ".join(changed)
             )
-        described = self
-        if changed and on_mismatch == "checkpoint":
-            self._chosen.check_buildable(changed)
-            try:
-                described = type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
-            except OptimSchedulerError as error:
-                raise CheckpointError(
-                    f"the checkpoint's configuration cannot be built here: {error}"
-                ) from error
-        check_fits(described.member, described._config, state, in_part=on_mismatch == "config")
-        return changed
+        described = self._described_by(state, changed) if changed and not in_part else self
+        if state["config"]["schedule"] == described._config["schedule"]:
+            check_feedback(described.schedule, state["feedback"])
+        settings = not (changed and in_part)
+        member, config = described.member, described._config
+        return changed, check_fits(member, config, state, settings=settings, in_part=in_part)
+
+    def _described_by(self, state: Mapping[str, Any], changed: Sequence[str]) -> Self:
+        """Another object, as the checkpoint's configuration describes it."""
+        self._chosen.check_buildable(changed)
+        try:
+            return type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
+        except (OptimSchedulerError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
 
     def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the constructor that build what the checkpoint's configuration describes."""

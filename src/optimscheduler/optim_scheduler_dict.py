@@ -186,27 +186,41 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Go on from a saved state; see `OptimScheduler.load_state_dict`.
 
-        Nothing is changed unless everything fits, in every member.
+        Nothing is changed unless everything fits, in every member. With `on_mismatch="config"` members that
+        only one side has are passed over, and named.
 
         Raises:
             CheckpointError: the names differ, or a member's state does not fit.
         """
-        if set(state) != set(self._members):
-            raise CheckpointError(
-                f"the checkpoint has the OptimSchedulers {sorted(map(str, state))}, "
-                f"this dict has {sorted(self._members)}"
-            )
-        for name, optim in self._members.items():
+        shared = self._shared_with(state, in_part=on_mismatch == "config")
+        for name, optim in shared.items():
             try:
                 optim.check_state(state[name], on_mismatch)
             except CheckpointError as error:
                 raise CheckpointError(f"{name}: {error}") from error
-        for name, optim in self._members.items():
+        for name in self._members.keys() - shared.keys():
+            _log.warning("%s is not in the checkpoint; it stays as it is", name)
+        for name in state.keys() - shared.keys():
+            _log.warning("%s is in the checkpoint alone; its state is dropped", name)
+        for name, optim in shared.items():
             optim.load_state_dict(state[name], on_mismatch)
         self._adopt()
         if on_mismatch == "checkpoint":  # members that were built anew had loss scales of their own
-            for name, optim in self._members.items():
+            for name, optim in shared.items():
                 optim.load_state_dict(state[name])
+
+    def _shared_with(self, state: Mapping[str, Any], *, in_part: bool) -> dict[str, OptimScheduler]:
+        """The members that a checkpoint has too: all of them, unless told to take what fits."""
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
+        shared = {name: optim for name, optim in self._members.items() if name in state}
+        if not shared or (not in_part and set(state) != set(self._members)):
+            hint = "; on_mismatch='config' takes those that both have" if shared else ""
+            raise CheckpointError(
+                f"the checkpoint has the OptimSchedulers {sorted(map(str, state))}, "
+                f"this dict has {sorted(self._members)}{hint}"
+            )
+        return shared
 
 
 def _among(name: str, only: Collection[str] | None) -> bool:

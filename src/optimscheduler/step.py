@@ -126,7 +126,7 @@ class BatchStep:
         their windows, where `forward` was not entered to say so.
         """
         if epoch is not None:
-            whole("epoch_num", epoch, least=1, unit="epochs")
+            epoch = whole("epoch_num", epoch, least=1, unit="epochs")
         beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
         self._backward(beats, losses, weight, timer, logger)

@@ -144,7 +144,8 @@ class Loose:
         self._blocks = None
         for name, parameter in self._named.items():
             saved = gradients.get(name)
-            parameter.grad = None if saved is None else saved.detach().clone().to(parameter.device)
+            moved = None if saved is None else saved.detach().clone().to(parameter.device, parameter.dtype)
+            parameter.grad = moved
 
     def clear(self) -> None:
         """Forget all gradients; the memory goes back to the allocator, or to the next backward."""
