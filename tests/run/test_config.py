@@ -94,8 +94,14 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
             "run ends its windows itself: write a whole number of batches >= 1, or leave it out",
         ),
         ("use_amp=1", "use_amp must be true, false, 'fp16' or 'bf16', got 1"),
-        ("grad_clip=0", "grad_clip must be a finite number > 0, or null, got 0"),
-        ("grad_clip=.inf", "grad_clip must be a finite number > 0, or null, got inf"),
+        (
+            "grad_clip=0",
+            "grad_clip must be a finite number > 0, null, or a mapping like {norm: 1.0} or {value: 0.5}, got 0",
+        ),
+        (
+            "grad_clip=.inf",
+            "grad_clip must be a finite number > 0, null, or a mapping like {norm: 1.0} or {value: 0.5}, got inf",
+        ),
         ("grad_norm_type=0.5", "grad_norm_type must be a number >= 1, or 'inf', got 0.5"),
         ("grad_norm_type=.nan", "grad_norm_type must be a number >= 1, or 'inf', got nan"),
         ("ft_factor=0", "ft_factor must be a finite number > 0, got 0"),
@@ -151,7 +157,10 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
             "accum_grad='2'",
             "accum_grad must be a whole number of batches >= 1, got '2'; write it without quotes",
         ),
-        ("grad_clip='1e-2'", "grad_clip must be a finite number > 0, or null, got '1e-2'; write it without"),
+        (
+            "grad_clip='1e-2'",
+            "grad_clip must be a finite number > 0, null, or a mapping like {norm: 1.0} or {value: 0.5}, got '1e-2'; write it without",
+        ),
         ("partial_window='2'", "partial_window must be 'apply', 'carry' or 'drop', got '2'"),
         ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number from 0 to 1024, got -1"),
     ],
