@@ -210,6 +210,7 @@ class OptimScheduler:
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,
         )
+        self.member.clip.limit.check(self.member.gradients.parameters)
         self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
         self.sync.begin()
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)

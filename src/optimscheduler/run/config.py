@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from optimscheduler.clip import clip_for
 from optimscheduler.clock import HOST
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config_errors import told
@@ -163,7 +164,7 @@ class RunConfig(_Section):
     tokens_per_update: Whole | None = Field(None, description="a whole number of tokens >= 1, or null")
     ft_factor: float = Field(1.0, gt=0, description="a finite number > 0")
     grad_clip: Annotated[float, Field(gt=0)] | dict[str, float] | None = Field(
-        1.0, description="a finite number > 0, null, or a mapping like {norm: 1.0} or {value: 0.5}"
+        1.0, description="a finite number > 0, null, or like {value: 0.5}"
     )
     grad_norm_type: Annotated[float, Field(ge=1, allow_inf_nan=True)] | Literal["inf"] = Field(
         2.0, description="a number >= 1, or 'inf'"
@@ -241,9 +242,13 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
     if isinstance(values, Mapping) and values.get("accum_grad") == HOST:
         raise ConfigError(f"{source}: accum_grad: {NO_HOST}")
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
+        clip_for(config.grad_clip, config.grad_norm_type)
+        return config
     except ValidationError as error:
         lines = told(error, RunConfig, values)
+    except ConfigError as error:
+        lines = [str(error)]
     raise ConfigError(f"{source}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{source}:", *lines]))
 
 
