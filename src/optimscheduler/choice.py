@@ -236,7 +236,7 @@ def _first_lr(group: Mapping[str, Any]) -> float:
 
 def _described(optimizer: Optimizer, owned: OwnedParameters, model: nn.Module) -> dict[str, Any]:
     """How a configuration would say it: by names, and by settings that are not the class's own defaults."""
-    signature = inspect.signature(type(optimizer)).parameters
+    signature, base_lr = inspect.signature(type(optimizer)).parameters, _base_lr(optimizer)
     keys = [key for key in group_keys(type(optimizer)) if key in signature]
     defaults = {k: v for k, v in optimizer.defaults.items() if k in keys}
     conf = {
@@ -253,7 +253,7 @@ def _described(optimizer: Optimizer, owned: OwnedParameters, model: nn.Module) -
     whole = trainable <= {id(p) for p in owned.by_name.values()}
     return {
         "optim_type": path_of(type(optimizer)),
-        "optim_conf": {**conf, "lr": _base_lr(optimizer)},
+        "optim_conf": {**conf, "lr": base_lr} if base_lr is not None else conf,
         "updated_modules": None if whole else sorted(owned.by_name),
         "param_groups": rules,
         "exclude": [],

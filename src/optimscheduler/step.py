@@ -51,8 +51,6 @@ Timer = Callable[[list[str]], AbstractContextManager[Any]]
 """Entered around each backward and each update, with two names: what is timed, and the member's."""
 
 
-_Outcome = tuple[dict[str, StepReport], list[NonFiniteError]]
-
 _NOTHING: Final = nullcontext()
 
 
@@ -94,7 +92,8 @@ class BatchStep:
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
         self._model = model
-        self._together = tuple(map(tuple, together))
+        self._together = together
+        self._set_of = {name: names for names in together for name in names}
         self._closing = Closing(model, precision, sync)
         self._claim = Claim(model, members.values())
         self._device_type = next(model.parameters()).device.type
@@ -278,8 +277,14 @@ class BatchStep:
         """
         reports: dict[str, StepReport] = {}
         errors: list[NonFiniteError] = []
-        for together in self._sets(names):
-            told, failed = self._update(together, timer, logger)
+        for name in names:
+            if name not in self._set_of:
+                try:
+                    reports[name] = self._update(name, timer, logger)
+                except NonFiniteError as error:
+                    errors.append(error)
+        for together in self._together:
+            told, failed = self._update_together([n for n in together if n in names], timer, logger)
             reports |= told
             errors += failed
         self._settle(closed=bool(names))
@@ -287,31 +292,26 @@ class BatchStep:
             raise errors[0]
         return reports
 
-    def _update(self, names: Sequence[str], timer: Timer, logger: logging.Logger) -> _Outcome:
-        """Close the windows of one member, or of some that are clipped together.
+    def _update(self, name: str, timer: Timer, logger: logging.Logger) -> StepReport:
+        """Close the window of one member; its gradients are gone afterwards, whatever happened."""
+        m = self.members[name]
+        try:
+            with timer(["optim_time", name]), self._without_graph:
+                return self._closing.alone(m, logger)
+        finally:
+            m.drop()
 
-        Their gradients are gone afterwards, whatever happened.
-        """
+    def _update_together(
+        self, names: Sequence[str], timer: Timer, logger: logging.Logger
+    ) -> tuple[dict[str, StepReport], list[NonFiniteError]]:
+        """The same for members that are clipped by one norm."""
         members = {name: self.members[name] for name in names}
         try:
             with self._without_graph:
-                if len(names) > 1:
-                    return self._closing.together(members, timer, logger)
-                with timer(["optim_time", names[0]]):
-                    return {names[0]: self._closing.alone(members[names[0]], logger)}, []
-        except NonFiniteError as error:
-            return {}, [error]
+                return self._closing.together(members, timer, logger)
         finally:
             for m in members.values():
                 m.drop()
-
-    def _sets(self, names: Sequence[str]) -> Sequence[Sequence[str]]:
-        """These members, those that are clipped together in one set."""
-        if not self._together:
-            return [(name,) for name in names]
-        set_of = {name: names for names in self._together for name in names}
-        sets = dict.fromkeys(set_of.get(name, (name,)) for name in names)
-        return [[name for name in together if name in names] for together in sets]
 
     def _settle(self, *, closed: bool) -> None:
         """Loss scales may change now where no window is open that their loss has fed.
