@@ -325,6 +325,16 @@ def multiply_all_(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
             tensor.mul_(factor)
 
 
+def clamp_all_(tensors: Sequence[Tensor], most: float) -> None:
+    """Bring every element of each into [-most, most], in place."""
+    try:
+        torch._foreach_clamp_min_(list(tensors), -most)
+        torch._foreach_clamp_max_(list(tensors), most)
+    except AttributeError:
+        for tensor in tensors:
+            tensor.clamp_(-most, most)
+
+
 def products_of(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
     """Each times one number."""
     try:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from optimscheduler._torch_compat import has_step_hooks
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.choice import choose
-from optimscheduler.clip import Clip
+from optimscheduler.clip import clip_for
 from optimscheduler.clock import Cadence, Clock
 from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
@@ -34,6 +34,7 @@ from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
 from optimscheduler.schedules.base import checked_schedule
+from optimscheduler.selection import read_selector
 from optimscheduler.settings import (
     AccumGrad,
     GradNormType,
@@ -44,6 +45,7 @@ from optimscheduler.settings import (
     OptimType,
     ParamGroups,
     UseAmp,
+    WrittenClip,
     WrittenGuard,
     WrittenSchedule,
     WrittenSchedules,
@@ -90,21 +92,24 @@ class OptimScheduler:
         distributed: average the gradients over the ranks of torch.distributed. A model wrapped in
             DistributedDataParallel or by `fully_shard` says so itself; one that is not wrapped needs it.
         optim_loss: name of the loss to optimise; None is `"loss"`.
-        updated_modules: names of the modules to update, dotted ones reach deeper; None is the model.
+        updated_modules: names of the modules to update, dotted ones reach deeper; None is the model. Or
+            mappings: `{"name": "blocks", "ndim": 2}` is the matrices in the blocks.
         step_per_update: every how many windows this object does something, >= 1.
         use_amp: False; True, which is float16 with a loss scale on CUDA and nothing elsewhere;
             `"fp16"` or `"bf16"`, which are honoured anywhere.
         accum_grad: batches per window, >= 1. `"host"`, for a loop that somebody else runs: a window ends
             where `forward` or `step` is told `last=True`, or with `flush()`.
         ft_factor: constant factor of the learning rate, > 0.
-        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only. Or a mapping:
+            `{"value": 0.5}` clips every element, `{"agc": 0.01, "eps": 1e-3}` every unit in proportion to
+            its weights; a `"norm"` beside them limits the norm of what they leave.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         schedule: factor of the base learning rate over real steps: an object, its repr, or
             `{"type": ..., "conf": ...}`. None is a constant.
         schedules: the same for other numbers of the optimizer's groups, by name: `{"weight_decay": ...,
             "betas[0]": ...}`; each is its value in `optim_conf` times its factor.
         param_groups: rules for parameters with settings, and schedules, of their own; see `GroupRule`.
-        exclude: names or patterns of parameters to leave out.
+        exclude: parameters to leave out, written in the same way.
         guard: None refuses non-finite gradients only; z, or `{"z", "window", "warm_up"}`, refuses
             spikes too; see `SpikeGuard`.
         lr_clock: `"window"` counts every window; `"applied"` counts updates that were not refused,
@@ -135,7 +140,7 @@ class OptimScheduler:
         use_amp: UseAmp = True,
         accum_grad: AccumGrad = 1,
         ft_factor: float = 1.0,
-        grad_clip: float | None = 1.0,
+        grad_clip: WrittenClip | None = 1.0,
         grad_norm_type: GradNormType = 2.0,
         *,
         schedule: WrittenSchedule | None = None,
@@ -161,13 +166,14 @@ class OptimScheduler:
         self.model = model
         self.distributed = distributed
         self.optim_loss = optim_loss
-        self.updated_modules = [updated_modules] if isinstance(updated_modules, str) else updated_modules
-        excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+        self.updated_modules = None if updated_modules is None else _listed(updated_modules)
+        excluded = _listed(exclude)
         self._chosen = choose(optim_type, optim_conf, model, self.updated_modules, excluded, param_groups)
         owned = self._chosen.owned
         self.optimizer = self._chosen.optimizer
         # base values, parts
         self.schedule = self._read_schedule(schedule)
+        self._chosen.check_driven(self._driver(), ft_factor)
         of_all_groups = _read_all("schedules", schedules)
         self._run: Run | None = None
         self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
@@ -186,7 +192,7 @@ class OptimScheduler:
                 layout,
                 fused=may_be_fused(self.optimizer),
             ),
-            clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
+            clip=clip_for(grad_clip, grad_norm_type),
             guard=guard_for(guard),
             write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
             values=Values(
@@ -205,9 +211,11 @@ class OptimScheduler:
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,
         )
+        self.member.clip.limit.check(self.member.gradients.parameters)
         self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
         self.sync.begin()
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
+        self._together: tuple[str, ...] = ()  # names in a dict, where one norm is of several members
         self._config = plain(
             {
                 **self._chosen.config,
@@ -216,7 +224,7 @@ class OptimScheduler:
                 "use_amp": use_amp,
                 "accum_grad": accum_grad,
                 "ft_factor": ft_factor,
-                "grad_clip": grad_clip,
+                "grad_clip": self.member.clip.written,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
                 **({"schedules": of_all_groups} if of_all_groups else {}),
@@ -334,6 +342,7 @@ class OptimScheduler:
                 `last` is not what `forward` was told.
             NonFiniteError: more than `max_skips` gradients in a row were refused.
         """
+        self._check_alone()
         reports = self._line.step(
             by_name(losses, {NAME: self.member.loss}),
             weight=weight,
@@ -352,6 +361,7 @@ class OptimScheduler:
         Returns:
             The report of the update; None where nothing was pending.
         """
+        self._check_alone()
         return self._line.flush().get(NAME)
 
     @final
@@ -384,6 +394,13 @@ class OptimScheduler:
         """What the optimizer holds for its first group; before the first update that is the base."""
         return self.member.values.lr
 
+    def _check_alone(self) -> None:
+        if self._together:
+            raise ConfigError(
+                f"{', '.join(self._together)} are clipped together (clip_together), so they are stepped "
+                "together: call step and flush of the OptimSchedulerDict"
+            )
+
     @property
     def _listener(self) -> FeedbackSchedule[Any] | None:
         return None if self.schedule is None else self.schedule.listener
@@ -391,6 +408,9 @@ class OptimScheduler:
     def _write(self, real_step: int, epoch: int) -> None:
         """Write what an update at a real step, in an epoch, is made with."""
         step = self.member.ledger.applied + 1 if self._lr_counts_applied else real_step
+        if self.member.values.sets_own:
+            self.member.values.write(math.nan, step)
+            return
         lr = self.update_lr(real_step=step, epoch_num=epoch)
         if isinstance(lr, Tensor):
             lr = lr.item()
@@ -402,9 +422,19 @@ class OptimScheduler:
         self.member.values.write(lr, step)
 
     @final
-    def adopt(self, precision: Precision) -> None:
-        """Share the loss scales of a dict that this object is a member of."""
+    def adopt(self, precision: Precision, together: Sequence[str] = ()) -> None:
+        """Share the loss scales of a dict that this object is a member of.
+
+        Args:
+            precision: the dict's.
+            together: names of the members that this one is clipped together with, its own among them.
+        """
         self.precision = precision
+        self._together = tuple(together)
+        self._config.pop("clip_together", None)
+        if together:
+            self._config["clip_together"] = list(together)
+        self.member.fingerprint = fingerprint(self._config)
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
@@ -431,9 +461,9 @@ class OptimScheduler:
         return self.member.clock.cadence.step_per_update
 
     @property
-    def grad_clip(self) -> float | None:
-        """Largest gradient norm that is applied unchanged."""
-        return self.member.clip.max_norm
+    def grad_clip(self) -> WrittenClip | None:
+        """Largest gradient norm that is applied unchanged; a mapping where it clips by value or by unit."""
+        return self.member.clip.written
 
     @property
     def grad_norm_type(self) -> float:
@@ -576,6 +606,7 @@ class OptimScheduler:
     def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the constructor that build what the checkpoint's configuration describes."""
         conf: dict[str, Any] = dict(state["config"])
+        conf.pop("clip_together", None)  # the dict's
         conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
         conf |= {"distributed": self.distributed, "check_ranks": bool(self.member.check_every)}
         conf |= {"layout": self.layout}
@@ -638,10 +669,16 @@ def _renamed(time_func: Timer | None, optim_name: str | None) -> Timer:
     return lambda names: time_func([names[0], optim_name or names[1]])
 
 
-def _check_names(optim_loss: object, updated_modules: object, exclude: object) -> None:
+def _check_names(optim_loss: object, updated_modules: Names | None, exclude: Names) -> None:
     if not (optim_loss is None or (isinstance(optim_loss, str) and optim_loss)):
         raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r:.80}")
     for key, names in {"updated_modules": updated_modules, "exclude": exclude}.items():
-        many = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
-        if not (many or (names is None and key == "updated_modules")) or names == "":
-            raise ConfigError(f"{key} must be a name or a list of names, got {names!r:.80}")
+        if names is None and key == "updated_modules":
+            continue
+        for each in _listed(names) if isinstance(names, str | Mapping | Sequence) else [names]:
+            read_selector(key, each)
+
+
+def _listed(names: Names) -> list[object]:
+    """One selector is a list of one."""
+    return [names] if isinstance(names, str | Mapping) else list(names)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-__all__ = ["copies", "is_fsdp", "is_sharded", "local"]
+__all__ = ["copies", "has_whole_rows", "is_fsdp", "is_sharded", "local"]
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -27,6 +27,13 @@ def local(tensor: Tensor) -> Tensor:
     """The part that this rank holds, in the same memory; of any other tensor itself."""
     sharded = cast(Any, tensor)
     return sharded.to_local() if is_sharded(tensor) else tensor
+
+
+def has_whole_rows(tensor: Tensor) -> bool:
+    """Whether each rank holds a part of the rows of a DTensor, and all of each; a vector has none."""
+    return tensor.ndim > 1 and all(
+        place.is_replicate() or getattr(place, "dim", None) == 0 for place in cast(Any, tensor).placements
+    )
 
 
 def copies(tensor: Tensor, ranks: int) -> int:

@@ -4,11 +4,12 @@ BatchStep.step(losses)
   1  clock      which members does this batch concern, whose window does it complete?
   2  losses     pick each by name, all before any backward
   3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
-  -- for each member whose window is complete, after all backwards --
+  -- for each member whose window is complete, after all backwards: `closing` --
   4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it);
                 where small parameters lie side by side, their gradients come together
   5  divide     total weight x loss scale: the mean and the unscaling are one number
-  6  norm       of the own gradients as they will be applied, a device scalar
+  6  norm       of the own gradients as they will be applied, a device scalar; one for several members
+                where they are clipped together
   7  decide     finite? a spike? a device bool
   8  values     write the learning rate into the groups
   9  apply      weights move by gradient x clip factor / divisor, or not at all
@@ -27,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler._torch_compat import graph_age
-from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
+from optimscheduler.closing import Closing
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
 from optimscheduler.isolation import Isolation, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
@@ -38,8 +39,9 @@ from optimscheduler.member import Member
 from optimscheduler.owners import Claim
 from optimscheduler.precision import Precision, forget_casts
 from optimscheduler.ranks import absence_behind
-from optimscheduler.scalars import Scalar, is_not, seen
+from optimscheduler.scalars import Scalar
 from optimscheduler.sync import GradientSync
+from optimscheduler.together import check_undivided
 
 __all__ = ["BatchStep", "Timer", "untimed"]
 
@@ -74,16 +76,25 @@ class BatchStep:
         members: name -> member.
         precision: of the forward pass, with a loss scale per distinct loss.
         sync: how the gradients of the ranks meet.
+        together: names of members that are clipped by one norm, set by set.
     """
 
     def __init__(
-        self, model: nn.Module, members: Mapping[str, Member], precision: Precision, sync: GradientSync
+        self,
+        model: nn.Module,
+        members: Mapping[str, Member],
+        precision: Precision,
+        sync: GradientSync,
+        together: Sequence[Sequence[str]] = (),
     ) -> None:
         self.members = dict(members)
         self.precision = precision
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
         self._model = model
+        self._together = together
+        self._set_of = {name: names for names in together for name in names}
+        self._closing = Closing(model, precision, sync)
         self._claim = Claim(model, members.values())
         self._device_type = next(model.parameters()).device.type
         self._since: int | None = None  # how old graphs were before the forward pass
@@ -169,6 +180,8 @@ class BatchStep:
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
+        if self._together:
+            check_undivided(self._together, names)
         beats, self._opened = self._opened or self._beats(step_num, last), None
         for beat in beats.values():
             if step_num is not None and step_num != beat.batch:
@@ -265,10 +278,15 @@ class BatchStep:
         reports: dict[str, StepReport] = {}
         errors: list[NonFiniteError] = []
         for name in names:
-            try:
-                reports[name] = self._update(name, timer, logger)
-            except NonFiniteError as error:
-                errors.append(error)
+            if name not in self._set_of:
+                try:
+                    reports[name] = self._update(name, timer, logger)
+                except NonFiniteError as error:
+                    errors.append(error)
+        for together in self._together:
+            told, failed = self._update_together([n for n in together if n in names], timer, logger)
+            reports |= told
+            errors += failed
         self._settle(closed=bool(names))
         if errors:
             raise errors[0]
@@ -279,53 +297,21 @@ class BatchStep:
         m = self.members[name]
         try:
             with timer(["optim_time", name]), self._without_graph:
-                return self._moved(m, logger)
+                return self._closing.alone(m, logger)
         finally:
             m.drop()
 
-    def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
-        real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
-        if isinstance(met.weight, float) and met.weight == 0:
-            return m.report(completes=True)
-        m.gradients.settle(alike=met.alike, watched=met.watched)
-        m.say_missing(logger)
-        blocks = m.gradients.blocks()
-        m.say_strangers(self._model, len(blocks), logger)
-        if not blocks:
-            m.say_none(self._model, logger)
-            return m.report(met.loss, completes=True)
-        scale = self.precision.scale(m.loss)
-        kernel = kernel_for(m.gradients.stepped, watched=met.watched)
-        divisor = kernel.divide(m.gradients, _positive(met.weight) * scale)
-        norm, dtype = self.sync.norm(m.gradients, m.clip.norm_type)
-        if not m.gradients.bit_for_bit:
-            norm, divisor = seen(norm), seen(divisor)
-        norm = m.clip.applied(norm, divisor, dtype)
-        accepted = m.guard.accepts(norm)
-        moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
-        m.write(real_step, m.clock.epoch)
-        m.gradients.before_step()
-        kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        m.gradients.after_step(moves)
-        self.precision.record(m.loss, norm, met.loss)
-        if m.check_every and m.updates % m.check_every == 0:
-            self.sync.compare(
-                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
-            )
-        m.updates += 1
-        m.ledger.record(
-            m.window,
-            real_step,
-            norm,
-            accepted,
-            m.gradients,
-            scale=scale,
-            lr=m.values.lr,
-            blamed=met.blamed,
-            advice=m.guard.advice,
-            logger=logger,
-        )
-        return m.report(met.loss, completes=True, updated=moves, skipped=is_not(accepted), grad_norm=norm)
+    def _update_together(
+        self, names: Sequence[str], timer: Timer, logger: logging.Logger
+    ) -> tuple[dict[str, StepReport], list[NonFiniteError]]:
+        """The same for members that are clipped by one norm."""
+        members = {name: self.members[name] for name in names}
+        try:
+            with self._without_graph:
+                return self._closing.together(members, timer, logger)
+        finally:
+            for m in members.values():
+                m.drop()
 
     def _settle(self, *, closed: bool) -> None:
         """Loss scales may change now where no window is open that their loss has fed.
@@ -337,8 +323,3 @@ class BatchStep:
             self.sync.share_buffers()
             forget_casts(self._device_type)
         self.precision.settle({member.loss for member in self.members.values() if member.window})
-
-
-def _positive(total: Scalar) -> Scalar:
-    """The divisor, 1 where it would be 0: nothing is applied then."""
-    return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total

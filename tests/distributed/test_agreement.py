@@ -43,7 +43,7 @@ def poisoned(setting: Setting) -> tuple[dict[str, Tensor], list[dict[str, StepRe
     said = Said()
     rank, ranks = dist.get_rank(), dist.get_world_size()
     model = wrapped(Heads(), setting)
-    optims = build(model, setting.members, distributed=setting.wrap == "hand")
+    optims = build(model, setting.members, setting.clip_together, distributed=setting.wrap == "hand")
     reports = train(model, optims, [batch[rank] for batch in data(setting, ranks)], setting, side=True)
     return weights(model), [{n: r.read() for n, r in each.items()} for each in reports], said.lines
 

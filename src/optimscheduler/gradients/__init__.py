@@ -73,6 +73,12 @@ class Gradients(Protocol):
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
 
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one, in the memory of `blocks` and shaped alike.
+
+        Of a sparse gradient they are the rows that it has; of a sharded one, DTensors.
+        """
+
     def missing(self) -> list[str]:
         """Canonical names of the trainable parameters that have no gradient."""
 

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import let_take_scale
 from optimscheduler.gradients.buffer import Buffer
-from optimscheduler.gradients.loose import Loose, Outlook
+from optimscheduler.gradients.loose import Loose, Outlook, pair_of
 from optimscheduler.gradients.packed_state import PackedState
 from optimscheduler.gradients.shown import ShownState
 from optimscheduler.gradients.suited import suited
@@ -181,6 +181,15 @@ class Flat(Loose):
             own = self.parameters if self.watched else self._own
             self._blocks = packed + [self._block(p, p.grad) for p in own if p.grad is not None]
         return self._blocks
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one; where it lies in a buffer, views of it."""
+        own = self.parameters if self.watched else self._own
+        return [
+            (p.detach(), gradient)
+            for buffer in ([] if self.watched else self._buffers)
+            for p, gradient in zip(buffer.parameters, buffer.beside(buffer.gradient), strict=True)
+        ] + [pair_of(p, p.grad) for p in own if p.grad is not None]
 
     def present(self) -> int:
         """How many parameters have a gradient."""

@@ -15,7 +15,7 @@ from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_se
 from optimscheduler.scalars import Flag, seen
 from optimscheduler.shards import local
 
-__all__ = ["Loose", "Outlook"]
+__all__ = ["Loose", "Outlook", "pair_of"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -127,6 +127,11 @@ class Loose:
             self._blocks = [self._block(p, p.grad) for p in self._own if p.grad is not None]
         return self._blocks
 
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one."""
+        self.blocks()  # sparse ones are coalesced there
+        return [pair_of(p, p.grad) for p in self._own if p.grad is not None]
+
     def present(self) -> int:
         """How many parameters have a gradient."""
         return len(self.blocks())
@@ -176,6 +181,13 @@ class Loose:
             parameter.grad = gradient = gradient.coalesce()
             return gradient.values()
         return local(gradient)
+
+
+def pair_of(parameter: nn.Parameter, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight and its gradient; of a sparse one, the rows that it has, which is as many copies."""
+    if not gradient.is_sparse:
+        return parameter.detach(), gradient
+    return parameter.detach()[tuple(gradient.indices())], gradient.values()
 
 
 def _singles(parameters: Sequence[nn.Parameter]) -> list[int]:

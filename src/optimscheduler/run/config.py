@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from optimscheduler.clip import clip_for
 from optimscheduler.clock import HOST
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config_errors import told
@@ -127,7 +128,8 @@ class RunConfig(_Section):
         tokens_per_update: the same in tokens; the training data say how many are in an item
             (`tokens_per_item`).
         ft_factor: constant factor of the learning rate, > 0.
-        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only; or a mapping,
+            as `OptimScheduler` takes it.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         use_amp: False; True, which is float16 on CUDA and nothing elsewhere; `"fp16"`; `"bf16"`.
         device: `"auto"` is CUDA where there is one, otherwise the CPU.
@@ -161,7 +163,9 @@ class RunConfig(_Section):
     samples_per_update: Whole | None = Field(None, description="a whole number of items >= 1, or null")
     tokens_per_update: Whole | None = Field(None, description="a whole number of tokens >= 1, or null")
     ft_factor: float = Field(1.0, gt=0, description="a finite number > 0")
-    grad_clip: Annotated[float, Field(gt=0)] | None = Field(1.0, description="a finite number > 0, or null")
+    grad_clip: Annotated[float, Field(gt=0)] | dict[str, float] | None = Field(
+        1.0, description="a finite number > 0, null, or like {value: 0.5}"
+    )
     grad_norm_type: Annotated[float, Field(ge=1, allow_inf_nan=True)] | Literal["inf"] = Field(
         2.0, description="a number >= 1, or 'inf'"
     )
@@ -238,9 +242,13 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
     if isinstance(values, Mapping) and values.get("accum_grad") == HOST:
         raise ConfigError(f"{source}: accum_grad: {NO_HOST}")
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
+        clip_for(config.grad_clip, config.grad_norm_type)
+        return config
     except ValidationError as error:
         lines = told(error, RunConfig, values)
+    except ConfigError as error:
+        lines = [str(error)]
     raise ConfigError(f"{source}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{source}:", *lines]))
 
 

@@ -37,7 +37,7 @@ def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.
     """The configuration in short."""
     train = config.train_cfg
     model = ", ".join(f"{key}={value}" for key, value in train.model.conf.items())
-    clip = "no clipping" if config.grad_clip is None else f"clip {config.grad_clip:g}"
+    clip = _clipping(config.grad_clip)
     threads = f", {_count(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     held_out = f", {data.valid_items:,} held out" if data.valid_items else ", none held out"
     _line(screen, f"model      {train.model.type}({model})")
@@ -48,6 +48,16 @@ def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.
     epochs = _count(config.num_epochs, "epoch")
     _line(screen, f"training   {epochs}, {clip}, seed {config.seed}")
     _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
+
+
+def _clipping(grad_clip: float | dict[str, float] | None) -> str:
+    if grad_clip is None:
+        return "no clipping"
+    if isinstance(grad_clip, dict):
+        return "clip " + ", ".join(
+            f"{key} {value:g}" for key, value in grad_clip.items() if value is not None
+        )
+    return f"clip {grad_clip:g}"
 
 
 def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
