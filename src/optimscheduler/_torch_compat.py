@@ -42,6 +42,7 @@ __all__ = [
     "unsaved_buffers",
     "update_scale_",
     "version_of",
+    "was_sharded",
 ]
 
 # ---- memory ----
@@ -100,6 +101,11 @@ def inside_ddp() -> bool:
     It is asked about wrappers that we do not see; those that we see have hooks of ours.
     """
     return getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+
+
+def was_sharded(parameter: Tensor) -> bool:
+    """Whether DistributedDataParallel has put it in place of a DTensor; no where torch hides it."""
+    return hasattr(parameter, "_st_info")
 
 
 @contextmanager

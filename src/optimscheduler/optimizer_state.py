@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from optimscheduler.errors import CheckpointError
 from optimscheduler.first_step import state_after_first_step
 from optimscheduler.gradients.suited import SCALARS
+from optimscheduler.shards import is_sharded, laid_as
 
 __all__ = ["load_optimizer", "optimizer_by_name"]
 
@@ -76,6 +77,7 @@ def load_optimizer(
         settings: take the groups' settings (lr, betas, ...) too, where a saved group has these parameters.
             What others have put into groups, as torch's schedulers do, is taken in any case.
     """
+    saved = {**saved, "state": _on_its_mesh(optimizer, names, saved["state"])}
     raw = optimizer.state_dict()
     index = {name: i for i, name in enumerate(names)}
     present = [name for name in saved.get("present", saved["state"]) if name in index]
@@ -90,6 +92,18 @@ def load_optimizer(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, state in kept.items():
         _keep_dtype(optimizer, parameters[i], state)
+
+
+def _on_its_mesh(optimizer: Optimizer, names: Sequence[str], states: Mapping[str, State]) -> dict[str, State]:
+    """The saved states; whole tensors are spread where the parameter is, as after saving in one process."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sharded = {name: p for name, p in zip(names, parameters, strict=True) if is_sharded(p)}
+    return {
+        name: {key: laid_as(v, sharded[name]) if isinstance(v, Tensor) else v for key, v in state.items()}
+        if name in sharded
+        else dict(state)
+        for name, state in states.items()
+    }
 
 
 def _keep_dtype(optimizer: Optimizer, parameter: nn.Parameter, saved: Mapping[str, Any]) -> None:

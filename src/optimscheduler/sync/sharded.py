@@ -15,7 +15,7 @@ from optimscheduler.clip import narrowest, total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.ranks import Ranks, meeting
-from optimscheduler.shards import copies, is_fsdp, is_sharded, local
+from optimscheduler.shards import copies, is_fsdp, is_sharded, local, place_as_parameter
 from optimscheduler.sync.base import Met
 from optimscheduler.sync.replicated import FORWARD, Together, loose_tensors
 from optimscheduler.window import Window
@@ -89,6 +89,7 @@ class ShardedByFsdp(Together):
                 "losses = model(batch)"
             )
         self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
+        place_as_parameter(gradients.parameters)
         return self._meet(gradients, window)
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
