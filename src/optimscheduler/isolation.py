@@ -31,6 +31,7 @@ __all__ = [
     "PastHooks",
     "Way",
     "WholeModel",
+    "change_behind",
     "lateness_behind",
     "zeroed",
 ]
@@ -232,6 +233,18 @@ def lateness_behind(error: RuntimeError, loss: str, *, shared: bool) -> GraphErr
         "Does a state (hidden, memory) of the last batch go into this one? Write state.detach(). "
         "Was loss.backward() called before step()? Leave it out. "
         "Was the loss computed before the last update? Compute it anew "
+        f"(torch: {str(error).splitlines()[0]:.160})"
+    )
+
+
+def change_behind(error: RuntimeError, loss: str) -> GraphError | None:
+    """What to do, if the error means that a wrapper was promised a graph that never changes."""
+    if "training graph has changed" not in str(error):
+        return None
+    return GraphError(
+        f"the backward of loss {loss!r} used other parameters than the first one, and "
+        "DistributedDataParallel(static_graph=True) was promised that they are always the same. Write "
+        "DistributedDataParallel(model, find_unused_parameters=True) in its place "
         f"(torch: {str(error).splitlines()[0]:.160})"
     )
 

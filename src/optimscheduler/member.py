@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,8 +42,7 @@ class Member:
 
     `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
     moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
-    the ranks are compared in `fingerprint`, a number that stands for the configuration, in batch number and
-    weights.
+    the ranks are compared in `config`, plain values, in batch number and weights.
     """
 
     loss: str
@@ -57,7 +56,7 @@ class Member:
     write: Callable[[int, int], None]
     values: Values
     ledger: Ledger
-    fingerprint: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
     check_every: int = 0
     feedback: Any = None  # Any: whatever plain tree the schedule keeps
     window: Window = field(default_factory=Window)

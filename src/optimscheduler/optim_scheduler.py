@@ -28,7 +28,7 @@ from optimscheduler.losses import by_name
 from optimscheduler.member import Member
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters
-from optimscheduler.plain_config import config_differences, fingerprint, plain
+from optimscheduler.plain_config import config_differences, plain
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
@@ -224,7 +224,7 @@ class OptimScheduler:
                 **sche_conf,
             }
         )
-        self.member.fingerprint = fingerprint(self._config)
+        self.member.config = {**self._config, "max_skips": max_skips}
         self.sche_init(**sche_conf)
 
     @classmethod

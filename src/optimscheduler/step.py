@@ -31,7 +31,7 @@ from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
-from optimscheduler.isolation import Isolation, lateness_behind, zeroed
+from optimscheduler.isolation import Isolation, change_behind, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
@@ -202,7 +202,7 @@ class BatchStep:
             for member in turn.members.values():
                 member.window.expect(turn.weight)
             if self.precision.lacks_reference(loss):
-                self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
+                self.precision.refer(loss, self.sync.largest(turn.weight))
         left = len(turns)
         try:
             with self.sync.backward():
@@ -244,9 +244,11 @@ class BatchStep:
 
     def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
         """What torch's error in a backward says of the loop."""
-        return absence_behind(
-            error, f"reduce the gradients of loss {loss!r} in its backward"
-        ) or lateness_behind(error, loss, shared=self._claim.is_shared())
+        return (
+            absence_behind(error, f"reduce the gradients of loss {loss!r} in its backward")
+            or change_behind(error, loss)
+            or lateness_behind(error, loss, shared=self._claim.is_shared())
+        )
 
     def _isolation(self, members: Mapping[str, Member], loss: str) -> Isolation:
         """What keeps the backwards of a loss for these members apart from others."""
@@ -284,7 +286,7 @@ class BatchStep:
             m.drop()
 
     def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
-        real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
+        real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window, checked=m.check_every > 0)
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
         m.gradients.settle(alike=met.alike, watched=met.watched)
@@ -309,9 +311,7 @@ class BatchStep:
         m.gradients.after_step(moves)
         self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
-            self.sync.compare(
-                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
-            )
+            self.sync.compare(m.config, {"batch number": m.clock.batch}, m.gradients.parameters)
         m.updates += 1
         m.ledger.record(
             m.window,

@@ -76,7 +76,7 @@ class ShardedByFsdp(Together):
         """Gradients of the window may lie where they cannot be dropped."""
         self._broken = True
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
         """The gradients are averaged and scattered already, but for those of parameters left whole.
 
         Raises:
@@ -90,7 +90,7 @@ class ShardedByFsdp(Together):
             )
         self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
         place_as_parameter(gradients.parameters)
-        return self._meet(gradients, window)
+        return self._meet(gradients, window, checked=checked)
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """Each rank measures its shards; what several ranks hold counts once."""
