@@ -179,6 +179,7 @@ def test_R09_a_reentrant_checkpoint_that_cannot_give_single_gradients_says_what_
         loss = model(an_input())["loss"]
     else:  # a graph that is taken for another one
         isolation._sight.look = lambda *_: None  # type: ignore[method-assign]
+        isolation._sight.has_strays = True
         loss = checkpoint(model.decoder, model.encoder(an_input()), use_reentrant=True).sum()
     with pytest.raises(GraphError, match=r"^the backward of loss 'loss' broke off .* window was dropped"):
         isolation.backward(loss, past_hooks=past_hooks)
@@ -228,6 +229,11 @@ def test_R42_what_others_have_claimed_is_safe_without_a_look() -> None:
     isolation._sight.look = lambda *_: None  # type: ignore[method-assign]
     isolation.backward(actor(an_input()))
     assert gradients(critic) == [None, None], claim
+    critic.weight.grad = planted = torch.full((1, 3), 7.0)
+    isolation.backward(actor(an_input()))
+    assert critic.weight.grad is planted
+    assert planted.tolist() == [[7.0] * 3]
+    assert critic.bias.grad is None
 
 
 def test_R42_a_critic_beside_a_reentrant_checkpoint_is_seen_and_set_aside() -> None:
@@ -250,7 +256,7 @@ def test_R42_parameters_that_nobody_has_told_us_of_are_said_once(caplog: pytest.
     for _ in range(2):
         isolation.backward(critic(model.encoder(an_input())).sum())
     assert caplog.messages == [
-        "loss 'loss' also reaches 2 parameters outside the model, of shapes (1, 3), (1,): it gives them no "
+        "loss 'loss' also reaches 2 parameters outside the model, of shapes (1,), (1, 3): it gives them no "
         "gradient. If they are to learn from it, make them a part of the model"
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -103,3 +104,11 @@ def test_a_copy_writes_values_of_its_own() -> None:
     twin.step(twin.model(torch.ones(1, 3)))
     assert (twin.told, twin.get_lr()) == (1, 0.5)
     assert (hasattr(optim, "told"), optim.get_lr()) == (False, 0.1)
+
+
+def test_an_object_beside_another_one_can_be_pickled() -> None:
+    models = [nn.Linear(2, 1), nn.Linear(2, 1)]
+    optims = [OptimScheduler(optim_type="Adam", optim_conf={"lr": 0.1}, model=model) for model in models]
+    for model, optim in zip(models, optims, strict=True):
+        optim.step(model(torch.ones(1, 2)).sum())
+    assert pickle.loads(pickle.dumps(optims[0])).get_lr() == 0.1

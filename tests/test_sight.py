@@ -99,3 +99,13 @@ def test_R42_a_loss_without_a_graph_has_nothing_to_see() -> None:
     sight = Sight()
     sight.look(None, 0, set())
     assert (sight.strays, sight.reentrant, sight.blind) == ([], False, False)
+
+
+def test_R42_what_other_code_does_between_steps_costs_a_walk_once(walks: list[object]) -> None:
+    model, sight, x = nn.Linear(2, 1), Sight(), torch.ones(1, 2)
+    for i in range(30):
+        since = graph_age()
+        for _ in range(i % 3):
+            (model(x) * 2).sum()  # another graph, made since the last step
+        sight.look(model(x).sum().grad_fn, since, {id(p) for p in model.parameters()})
+    assert len(walks) == 3

@@ -1,9 +1,10 @@
 """Keep the backward of a loss out of gradients that are not its owner's.
 
 - `WholeModel`: there are no others; a plain backward.
-- `ByInputs`: `backward(inputs=...)`, which also saves the work of computing them.
-- `ByStashing`: the others' gradients are set aside and put back. For parameters sharded by FSDP2 and for
-  graphs with reentrant checkpointing, where `backward(inputs=...)` leaves gradients out.
+- `ByInputs`: `backward(inputs=...)`, for graphs that reach others: it saves the work of computing theirs.
+- `ByStashing`: the others' gradients are set aside and put back. For graphs that were seen to reach none,
+  where it costs less; for parameters sharded by FSDP2 and graphs with reentrant checkpointing, where
+  `backward(inputs=...)` leaves gradients out.
 - `PastHooks`: gradients come as values and are added by hand, so that no wrapper hears of them.
 
 `Isolation` finds out for each graph which of them is right and costs least.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Protocol
 
 import torch
@@ -38,6 +40,8 @@ __all__ = [
 
 
 _log = logging.getLogger("optimscheduler")
+
+_gradient_of = attrgetter("grad")
 
 
 class Way(Protocol):
@@ -116,11 +120,11 @@ class Isolation:
     def _way(self, past_hooks: bool) -> Way:
         if past_hooks:
             return PastHooks(self._owned)
-        if self._sharded or self._sight.reentrant:
-            others = [*self._others, *self._claim.of_others(), *self._sight.strays]
-            return ByStashing(others) if others else _WHOLE
-        if self._others or self._sight.blind or self._sight.has_strays or self._claim.has_others():
+        reached = self._sight.has_strays or self._sight.blind
+        if reached and not (self._sharded or self._sight.reentrant):
             return ByInputs(self._owned)
+        if self._others or reached or self._claim.has_others():
+            return ByStashing([*self._others, *self._claim.of_others(), *self._sight.strays])
         return _WHOLE
 
 
@@ -143,14 +147,20 @@ class ByStashing:
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """A plain backward, after which the others' gradients are what they were before."""
-        kept = [parameter.grad for parameter in self._others]
-        for parameter in self._others:
+        kept = self._gradients()
+        for parameter, _ in kept:
             parameter.grad = None
         try:
             loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]  # see above
         finally:
-            for parameter, gradient in zip(self._others, kept, strict=True):
+            for parameter, _ in self._gradients():
+                parameter.grad = None
+            for parameter, gradient in kept:
                 parameter.grad = gradient
+
+    def _gradients(self) -> list[tuple[Tensor, Tensor]]:
+        gradients = map(_gradient_of, self._others)
+        return [(p, grad) for p, grad in zip(self._others, gradients, strict=True) if grad is not None]
 
 
 class ByInputs:

@@ -38,6 +38,10 @@ class Claim:
         self._trainers = frozenset(map(id, trainers))
         self._enter()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the parameters of others."""
+        return vars(self) | {"_others": []}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy is another model's."""
         self.__dict__.update(state)
@@ -45,7 +49,8 @@ class Claim:
 
     def _enter(self) -> None:
         self._mine = frozenset(id(parameter) for parameter in self.parameters)
-        self._when, self._reached, self._wrapped = 0, False, False
+        self._when, self._wrapped = 0, False
+        self._others: list[weakref.ref[nn.Parameter]] = []
         _claims.add(self)
         weakref.finalize(self, _changed).atexit = False
         _changed()
@@ -54,7 +59,7 @@ class Claim:
         """Whether parameters of other models are trained in this process."""
         if self._when != _changes:
             self._look()
-        return self._reached
+        return bool(self._others)
 
     def quiet_others(self) -> AbstractContextManager[None]:
         """Forwards inside, through wrappers of other models that are trained here, prepare no reduction."""
@@ -64,11 +69,15 @@ class Claim:
 
     def _look(self) -> None:
         self._when = _changes
-        self._reached, self._wrapped = bool(self.of_others()), bool(self._wrappers_of_others())
+        others = {id(p): p for claim in _claims for p in claim.parameters if id(p) not in self._mine}
+        self._others = list(map(weakref.ref, others.values()))
+        self._wrapped = bool(self._wrappers_of_others())
 
     def of_others(self) -> list[nn.Parameter]:
         """The parameters of other models that are trained in this process."""
-        return list({id(p): p for c in _claims for p in c.parameters if id(p) not in self._mine}.values())
+        if self._when != _changes:
+            self._look()
+        return [parameter for other in self._others if (parameter := other()) is not None]
 
     def _wrappers_of_others(self) -> list[DistributedDataParallel]:
         wrappers = {id(wrapper): wrapper for claim in _claims for wrapper in claim.wrappers}

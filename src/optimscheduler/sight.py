@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from typing import Final
 
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from optimscheduler._torch_compat import graph_age, leaf_of
 __all__ = ["Sight"]
 
 _TRUSTED: Final = 16
-"""Graphs that are taken for what their shape says, until they are walked again: a walk takes an eighth of the
-step of a small model, and two graphs of one shape may differ, as when a parameter is thawed."""
+"""Graphs of one shape for which one walk counts: a walk takes a twentieth of the step of a small model, and
+two graphs of one shape may differ, as when a parameter is thawed."""
 
 _KEPT: Final = 1024  # shapes that are remembered
 
@@ -34,8 +34,7 @@ class Sight:
         self.has_strays = False
         self.blind = False
         self._strays: list[weakref.ref[Tensor]] = []
-        self._known: set[tuple[object, ...]] = set()
-        self._left = _TRUSTED
+        self._known: dict[tuple[object, ...] | None, int] = {}  # shape -> graphs of it still to be trusted
 
     @property
     def strays(self) -> list[Tensor]:
@@ -51,29 +50,27 @@ class Sight:
             owned: identities of the owners' parameters.
         """
         shape = _shape_of(root, since)
-        if shape in self._known:
-            self._left -= 1
-            if self._left:
-                return
+        left = self._known.get(shape, 0)
+        if left:
+            self._known[shape] = left - 1
+            return
         self._walk(root, owned)
-        if not self._left or len(self._known) == _KEPT:
+        if len(self._known) == _KEPT:
             self._known.clear()
-            self._left = _TRUSTED
         if shape is not None:
-            self._known.add(shape)
+            self._known[shape] = _TRUSTED - 1
 
     def _walk(self, root: Node | None, owned: Container[int]) -> None:
+        nodes = _nodes(root)
+        kinds = {kind: kind.__name__ for kind in set(map(type, nodes))}
+        self.reentrant = self.reentrant or any("CheckpointFunction" in name for name in kinds.values())
+        leaves = [leaf_of(node) for node in nodes if kinds[type(node)] == "AccumulateGrad"]
+        foreign = [leaf for leaf in leaves if id(leaf) not in owned]
+        self.blind = self.blind or any(leaf is None for leaf in foreign)
         known = {id(stray) for stray in self.strays}
-        for node in _nodes(root):
-            name = type(node).__name__
-            if name == "AccumulateGrad":
-                leaf = leaf_of(node)
-                self.blind = self.blind or leaf is None
-                if isinstance(leaf, nn.Parameter) and id(leaf) not in owned and id(leaf) not in known:
-                    self._strays.append(weakref.ref(leaf))
-                    self.has_strays = True
-            elif "CheckpointFunction" in name:
-                self.reentrant = True
+        new = [leaf for leaf in foreign if isinstance(leaf, nn.Parameter) and id(leaf) not in known]
+        self._strays += map(weakref.ref, new)
+        self.has_strays = self.has_strays or bool(new)
 
 
 def _shape_of(root: Node | None, since: int | None) -> tuple[object, ...] | None:
@@ -86,14 +83,13 @@ def _shape_of(root: Node | None, since: int | None) -> tuple[object, ...] | None
     return age - since, type(root)
 
 
-def _nodes(root: Node | None) -> Iterator[Node]:
-    """Every node of a graph, once."""
-    todo: list[Node | None] = [root]
-    seen: set[Node | None] = {None}
-    while todo:
-        node = todo.pop()
-        if node in seen or node is None:
-            continue
-        seen.add(node)
-        yield node
-        todo += [following for following, _ in node.next_functions]
+def _nodes(root: Node | None) -> list[Node]:
+    """Every node of a graph, once. It is in the way of a training step: every line of the loop counts."""
+    nodes = [] if root is None else [root]
+    seen = set(nodes)
+    for node in nodes:  # which grows
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return nodes

@@ -120,6 +120,8 @@ class Values:
 
     def _overwrite(self, spot: tuple[int, str], value: float, driver: str | None) -> None:
         """Write a number that is driven; where another hand has written it, say so once."""
+        if self._left.renew(spot, value):
+            return
         if self._left.touched(spot) and self._left.held(spot) != value:
             group, place = spot
             self._say(
