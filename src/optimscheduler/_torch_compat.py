@@ -24,6 +24,7 @@ __all__ = [
     "awaits_static_graph",
     "bare_step",
     "copy_all_",
+    "dtypes_of",
     "graph_age",
     "has_step_hooks",
     "holders_of",
@@ -87,6 +88,11 @@ def graph_age(node: Node | None = None) -> int | None:
     except AttributeError:
         return None
     return number
+
+
+def dtypes_of(node: Node) -> list[torch.dtype]:
+    """In what a node receives its gradients; nothing where torch does not say."""
+    return [entry.dtype for entry in getattr(node, "_input_metadata", ())]
 
 
 def leaf_of(node: Node) -> Tensor | None:

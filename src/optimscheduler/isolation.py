@@ -69,6 +69,8 @@ class Isolation:
         self._sharded = any(map(is_sharded, claim.parameters))
         self._sight = Sight()
         self._said = False
+        self._looked = False
+        self._half = any(p.dtype is torch.float16 for p in self._owned)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Isolation, (self._claim, [self._owned], self._loss)  # a copy has seen nothing yet
@@ -87,10 +89,13 @@ class Isolation:
         Raises:
             GraphError: a reentrant checkpoint was asked for single gradients, as by `past_hooks`.
         """
-        if not self._sharded:  # there, the leaves are whole parameters that nobody owns
+        if not self._sharded:
             self._sight.look(loss.grad_fn, since, self._mine)
             if self._sight.has_strays:
                 self._say_strays()
+        elif not self._looked:  # the leaves are whole parameters that nobody owns
+            self._looked = True
+            self._sight.look_for_half(loss.grad_fn)
         if past_hooks and self._sight.reentrant:
             raise _broke_off(self._loss)
         try:
@@ -100,6 +105,11 @@ class Isolation:
                 raise
             self._sight.reentrant = True
             raise _broke_off(self._loss) from error
+
+    @property
+    def casts_to_half(self) -> bool:
+        """Whether somebody computes in float16 though no parameter is."""
+        return self._sight.half and not self._half
 
     def _say_strays(self) -> None:
         """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""

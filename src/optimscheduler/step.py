@@ -241,6 +241,8 @@ class BatchStep:
             if explained := self._explained(error, name):
                 raise explained from error
             raise
+        if isolation.casts_to_half:
+            self.precision.met_half()
 
     def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
         """What torch's error in a backward says of the loop."""

@@ -374,6 +374,23 @@ def test_B7_processes_that_train_apart_are_told_so(two: Pool) -> None:
         assert any("each process trains a model of its own. Write distributed=True" in line for line in lines)
 
 
+def cast_to_half(wrap: str) -> list[str]:
+    heard = Said()
+    model = wrapped(Heads().float(), Setting(wrap=wrap, members=ONE))
+    optims = build(model, ONE, distributed=wrap == "hand")
+    for _ in range(3):
+        with optims.forward(), torch.autocast("cpu", torch.float16):
+            losses = model(torch.ones(2, 3))
+        optims.step(losses)
+    return heard.lines
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_R26_float16_of_others_is_said_once_on_several_ranks(two: Pool, wrap: str) -> None:
+    for lines in two.run(cast_to_half, wrap):
+        assert len([line for line in lines if "Write use_amp='fp16', which scales it" in line]) == 1
+
+
 def flushed_under_fsdp() -> str:
     setting = Setting(wrap="fsdp", members={"main": {"accum_grad": 4}}, batches=3)
     model = wrapped(Heads(), setting)
