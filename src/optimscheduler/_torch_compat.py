@@ -31,6 +31,7 @@ __all__ = [
     "inside_ddp",
     "is_scheduled",
     "leaf_of",
+    "lerp_all_",
     "let_take_scale",
     "multiply_all_",
     "norms_of",
@@ -319,6 +320,15 @@ def products_of(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
         return list(torch._foreach_mul(list(tensors), factor))
     except AttributeError:
         return [tensor * factor for tensor in tensors]
+
+
+def lerp_all_(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each target to its end by that part of the way, 0 to 1."""
+    try:
+        torch._foreach_lerp_(list(targets), list(ends), weight)
+    except AttributeError:
+        for target, end in zip(targets, ends, strict=True):
+            target.lerp_(end, weight)
 
 
 def copy_all_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

@@ -48,8 +48,10 @@ from optimscheduler.settings import (
     WrittenSchedules,
 )
 from optimscheduler.state import (
+    average_differences,
     check_fits,
     check_whole,
+    load_averages,
     load_state,
     misfits,
     state_of,
@@ -471,6 +473,7 @@ class OptimScheduler:
         Raises:
             CheckpointError: a window is open, and each of several ranks holds a part of it.
         """
+        self.member.check_own_weights("state_dict")
         if self.member.window and self.sync.apart:
             raise CheckpointError(
                 "with several ranks the state can be saved where no window is open: after a step whose "
@@ -497,6 +500,7 @@ class OptimScheduler:
         changed = self.check_state(state, on_mismatch)
         if "version" not in state:
             load_torch_state(self.member, self.scaler, state)
+            load_averages(self.member, {}, settings=False)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
         if changed and on_mismatch == "checkpoint":
@@ -505,17 +509,21 @@ class OptimScheduler:
                     "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
                 )
             self.member.gradients.loosen()
-            run = self._run
+            run, averages = self._run, self.member.averages
             OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+            self.member.averages = averages
             if run is not None:
                 self.resolve(run)
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
+        for line in average_differences(self.member, state):
+            _log.warning("%s; an average that the checkpoint lacks begins with the next update", line)
         for line in misfits(self.member, state):
             what = "is dropped" if line.endswith("alone") else "starts anew"
             _log.warning("%s; its optimizer state %s", line, what)
         settings = not changed or on_mismatch == "checkpoint"
         load_state(self.member, self._config, self.precision, state, settings=settings)
+        load_averages(self.member, state, settings=on_mismatch == "checkpoint")
 
     @final
     def check_state(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> list[str]:
@@ -528,6 +536,7 @@ class OptimScheduler:
             CheckpointError: see `load_state_dict`.
         """
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        self.member.check_own_weights("load_state_dict")
         if self.member.window and not self.sync.flushable:
             raise CheckpointError(
                 "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
@@ -538,10 +547,11 @@ class OptimScheduler:
             return []
         check_whole(state)
         changed = config_differences(state["config"], self._config)
-        if changed and on_mismatch == "error":
+        told = [*changed, *average_differences(self.member, state)]
+        if told and on_mismatch == "error":
             raise CheckpointError(
                 "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
-                "says which side wins:\n  " + "\n  ".join(changed)
+                "says which side wins:\n  " + "\n  ".join(told)
             )
         described = self
         if changed and on_mismatch == "checkpoint":

@@ -110,8 +110,8 @@ class FullPrecision:
         if not self.said_half:
             self.said_half = True
             _log.warning(
-                "the forward pass casts to float16 (an autocast of the loop's, or of a host, as accelerate with "
-                "mixed_precision='fp16' has one), and nothing scales the loss: gradients below 6e-8 become "
+                "the forward pass casts to float16 (an autocast of the loop's, or of a host, as accelerate "
+                "with mixed_precision='fp16' has), and nothing scales the loss: gradients below 6e-8 become "
                 "0. Write use_amp='fp16', which scales it, or cast to bfloat16 (mixed_precision='bf16')"
             )
 

@@ -98,6 +98,7 @@ class BatchStep:
             step_num: the batch number, from 1; None counts.
             last: this batch ends its window, though that is not full.
         """
+        self._check_own_weights("forward")
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
@@ -127,6 +128,7 @@ class BatchStep:
         """
         if epoch is not None:
             whole("epoch_num", epoch, least=1, unit="epochs")
+        self._check_own_weights("step")
         beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
         self._backward(beats, losses, weight, timer, logger)
@@ -138,6 +140,7 @@ class BatchStep:
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
+        self._check_own_weights("flush")
         if not self.sync.flushable and any(member.window for member in self.members.values()):
             raise ConfigError(
                 "flush: under fully_shard the gradients of an open window cannot be reduced after its last "
@@ -149,6 +152,10 @@ class BatchStep:
         pending = [name for name, member in self.members.items() if member.window]
         self._follow(pending)
         return self._close(pending, timer, logger)
+
+    def _check_own_weights(self, what: str) -> None:
+        for member in self.members.values():
+            member.check_own_weights(what)
 
     def _follow(self, names: Iterable[str]) -> None:
         """Others may have replaced parameters in the model and in the optimizers of these members."""
@@ -309,8 +316,12 @@ class BatchStep:
         moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
         m.write(real_step, m.clock.epoch)
         m.gradients.before_step()
+        for average in m.averages:
+            average.before_update(m.gradients)
         kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
         m.gradients.after_step(moves)
+        for average in m.averages:
+            average.after_update(moves)
         self.precision.record(m.loss, norm, met.loss)
         if m.check_every and m.updates % m.check_every == 0:
             self.sync.compare(m.config, {"batch number": m.clock.batch}, m.gradients.parameters)
