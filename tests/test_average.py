@@ -187,6 +187,18 @@ def test_a_parameter_without_a_gradient_for_a_while_takes_its_average_along() ->
     assert_alike(average.weights(), dict(theirs.module.named_parameters()), **EXACT)
 
 
+def test_a_lazy_parameter_is_averaged_from_its_first_update_on() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1))
+    optim = built(model)
+    average = Average(optim, decay=0.5)
+    expected: dict[str, Tensor] = {}
+    for _ in range(3):
+        optim.step({"loss": model(torch.ones(2, 3)).square().mean()})
+        now = {name: p.detach().clone() for name, p in model.named_parameters()}
+        expected = {n: expected[n].lerp(p, 0.5) if expected else p for n, p in now.items()}
+    assert_alike(average.weights(), expected, **EXACT)
+
+
 def test_a_replaced_parameter_begins_with_its_own_weights() -> None:
     model = Net()
     optim = built(model)

@@ -64,7 +64,6 @@ class WeightAverage:
         trained = [p.requires_grad for p in gradients.parameters]
         if self._laid is not gradients.laid or trained != self._trained or not self._fits():
             self._lie(gradients)
-            self._trained = trained
 
     def after_update(self, moved: Flag) -> None:
         """The weights have moved, or not; a decision on an accelerator stays there."""
@@ -110,6 +109,9 @@ class WeightAverage:
         """Make rows that lie as the weights do; what is known of a parameter goes into them."""
         known, named = self.values, gradients.named
         self.values, self._whole, live = {}, [], []
+        lazy = any(map(is_lazy, gradients.parameters))
+        self._laid = None if lazy else gradients.laid  # look again when they have a shape
+        self._trained = [p.requires_grad for p in gradients.parameters]
         for tensor, names, parts in gradients.lying():
             if is_lazy(tensor) or not any(name in known or named[name].requires_grad for name in names):
                 continue
@@ -122,7 +124,6 @@ class WeightAverage:
                 self.values[name] = part
         self._live, self._rows = live, [local(row) for row in self._whole]
         self._forms = [(t.device, t.shape, t.dtype) for t in live]
-        self._laid = gradients.laid
 
     # ---- in place of the weights ----
 
@@ -169,7 +170,6 @@ class WeightAverage:
         there = {name: laid_as(value, named[name]) for name, value in saved.items() if name in named}
         self.values = {name: value for name, value in there.items() if value.shape == named[name].shape}
         self._lie(gradients)
-        self._trained = [p.requires_grad for p in gradients.parameters]
         self._count, self._copied = int(state["count"]), state["count"] > 0
 
     def __getstate__(self) -> State:

@@ -59,14 +59,18 @@ def mesh_of_four() -> DeviceMesh:
 
 
 def laid(model: Net, mesh: DeviceMesh, how: str) -> Net:
-    """The model on the mesh: `"tensor"`, `"sequence"`, `"loss"` parallel along tp, `"sharded"` along dp."""
+    """The model on the mesh: `"tensor"`, `"sequence"`, `"loss"` parallel along tp, `"sharded"` along dp.
+
+    Or `"hybrid"`: replicated along dp, sharded along tp.
+    """
     sequence = "sequence" in how
     if "tensor" in how or sequence:
         parallelize_module(model, mesh["tp"], _plan(sequence, whole_logits="loss" not in how))
-    if "sharded" in how:
+    if "sharded" in how or how == "hybrid":
+        spread = mesh if how == "hybrid" else mesh["dp"]
         for block in model.blocks:
-            fully_shard(block, mesh=mesh["dp"])
-        fully_shard(model, mesh=mesh["dp"])
+            fully_shard(block, mesh=spread)
+        fully_shard(model, mesh=spread)
     return model
 
 
@@ -94,6 +98,8 @@ def texts(count: int, size: int = 4) -> list[Tensor]:
 
 def part_of(text: Tensor, mesh: DeviceMesh, how: str, cut: int = 2) -> Tensor:
     """What this rank trains with: where batches are dealt out, the first `cut` texts or the others."""
+    if how == "hybrid":
+        return text[dist.get_rank() :][:1]
     if "sharded" not in how or not dist.is_initialized():
         return text
     return text[cut:] if mesh["dp"].get_local_rank() else text[:cut]

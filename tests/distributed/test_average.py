@@ -120,6 +120,7 @@ def gone_on(folder: str, how: str) -> dict[str, Tensor]:
     return whole(average)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.parametrize(("before", "after"), [("", SHARDED), (SHARDED, "")], ids=["there", "back"])
 def test_R45_a_checkpoint_takes_the_average_to_a_mesh_and_back(
