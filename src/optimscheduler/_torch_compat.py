@@ -25,6 +25,7 @@ __all__ = [
     "bare_step",
     "copy_all_",
     "copy_of",
+    "dtypes_of",
     "graph_age",
     "has_step_hooks",
     "holders_of",
@@ -32,6 +33,7 @@ __all__ = [
     "is_scheduled",
     "is_wrapper",
     "leaf_of",
+    "lerp_all_",
     "let_take_scale",
     "multiply_all_",
     "norms_of",
@@ -44,6 +46,7 @@ __all__ = [
     "unsaved_buffers",
     "update_scale_",
     "version_of",
+    "was_sharded",
 ]
 
 # ---- memory ----
@@ -112,6 +115,11 @@ def graph_age(node: Node | None = None) -> int | None:
     return number
 
 
+def dtypes_of(node: Node) -> list[torch.dtype]:
+    """In what a node receives its gradients; nothing where torch does not say."""
+    return [entry.dtype for entry in getattr(node, "_input_metadata", ())]
+
+
 def leaf_of(node: Node) -> Tensor | None:
     """The leaf tensor whose gradient a node of the name AccumulateGrad adds to; None where torch hides it."""
     leaf: Tensor | None = getattr(node, "variable", None)
@@ -124,6 +132,11 @@ def inside_ddp() -> bool:
     It is asked about wrappers that we do not see; those that we see have hooks of ours.
     """
     return getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+
+
+def was_sharded(parameter: Tensor) -> bool:
+    """Whether DistributedDataParallel has put it in place of a DTensor; no where torch hides it."""
+    return hasattr(parameter, "_st_info")
 
 
 @contextmanager
@@ -341,6 +354,15 @@ def products_of(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
         return list(torch._foreach_mul(list(tensors), factor))
     except AttributeError:
         return [tensor * factor for tensor in tensors]
+
+
+def lerp_all_(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each target to its end by that part of the way, 0 to 1."""
+    try:
+        torch._foreach_lerp_(list(targets), list(ends), weight)
+    except AttributeError:
+        for target, end in zip(targets, ends, strict=True):
+            target.lerp_(end, weight)
 
 
 def copy_all_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

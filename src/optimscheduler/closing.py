@@ -119,7 +119,10 @@ class Closing:
 
     def _gather(self, m: Member, logger: logging.Logger) -> _Gathered | StepReport:
         """Let the ranks meet, divide and measure; where there is nothing to apply, the report says so."""
-        real_step, met = m.clock.real_step, self._sync.reduce(m.gradients, m.window)
+        real_step, met = (
+            m.clock.real_step,
+            self._sync.reduce(m.gradients, m.window, checked=m.check_every > 0),
+        )
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
         m.gradients.settle(alike=met.alike, watched=met.watched)
@@ -164,13 +167,15 @@ class Closing:
         moves = accepted if isinstance(g.met.weight, float) else accepted & (g.met.weight > 0)
         m.write(g.real_step, m.clock.epoch)
         m.gradients.before_step()
+        for average in m.averages:
+            average.before_update(m.gradients)
         g.kernel.apply(m.gradients, factor, g.divisor, moves)
         m.gradients.after_step(moves)
+        for average in m.averages:
+            average.after_update(moves)
         self._precision.record(m.loss, g.norm, g.met.loss)
         if m.check_every and m.updates % m.check_every == 0:
-            self._sync.compare(
-                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
-            )
+            self._sync.compare(m.config, {"batch number": m.clock.batch}, m.gradients.parameters)
         m.updates += 1
         m.ledger.record(
             m.window,

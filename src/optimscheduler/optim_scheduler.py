@@ -29,7 +29,7 @@ from optimscheduler.losses import by_name
 from optimscheduler.member import Member
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters
-from optimscheduler.plain_config import config_differences, fingerprint, plain
+from optimscheduler.plain_config import config_differences, plain
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
@@ -52,8 +52,10 @@ from optimscheduler.settings import (
 )
 from optimscheduler.state import (
     Fit,
+    average_differences,
     check_fits,
     check_whole,
+    load_averages,
     load_state,
     state_of,
 )
@@ -233,7 +235,7 @@ class OptimScheduler:
                 **sche_conf,
             }
         )
-        self.member.fingerprint = fingerprint(self._config)
+        self.member.config = {**self._config, "max_skips": max_skips}
         self.sche_init(**sche_conf)
 
     @classmethod
@@ -434,7 +436,7 @@ class OptimScheduler:
         self._config.pop("clip_together", None)
         if together:
             self._config["clip_together"] = list(together)
-        self.member.fingerprint = fingerprint(self._config)
+        self.member.config = {**self._config, "max_skips": self.member.ledger.max_skips}
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
@@ -502,6 +504,7 @@ class OptimScheduler:
         Raises:
             CheckpointError: a window is open, and each of several ranks holds a part of it.
         """
+        self.member.check_own_weights("state_dict")
         if self.member.window and self.sync.apart:
             raise CheckpointError(
                 "with several ranks the state can be saved where no window is open: after a step whose "
@@ -530,15 +533,20 @@ class OptimScheduler:
             load_torch_state(self.member, self.scaler, state, fit)
             for line in fit.changed:
                 _log.warning("%s", line)
+            load_averages(self.member, {}, settings=False)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
         settings = not changed or on_mismatch == "checkpoint"
+        average_lines = average_differences(self.member, state)
         if changed and on_mismatch == "checkpoint":
             self._build_anew(state)
             fit = check_fits(self.member, self._config, state)
         load_state(self.member, self._config, self.precision, state, fit, settings=settings)
+        load_averages(self.member, state, settings=on_mismatch == "checkpoint")
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
+        for line in average_lines:
+            _log.warning("%s; an average that the checkpoint lacks begins with the next update", line)
         for line in fit.changed:
             _log.warning("%s", line)
 
@@ -549,8 +557,9 @@ class OptimScheduler:
                 "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
             )
         self.member.gradients.loosen()
-        run = self._run
+        run, averages = self._run, self.member.averages
         OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+        self.member.averages = averages
         if run is not None:
             self.resolve(run)
 
@@ -572,6 +581,7 @@ class OptimScheduler:
         """A line for every setting that differs, and what of the state may be loaded."""
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
         in_part = on_mismatch == "config"
+        self.member.check_own_weights("load_state_dict")
         if self.member.window and not self.sync.flushable:
             raise CheckpointError(
                 "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
@@ -583,10 +593,11 @@ class OptimScheduler:
             return [], check_torch_state(self.member, state, self._config["optim_conf"], in_part=in_part)
         check_whole(state)
         changed = config_differences(state["config"], self._config)
-        if changed and on_mismatch == "error":
+        told = [*changed, *average_differences(self.member, state)]
+        if told and on_mismatch == "error":
             raise CheckpointError(
                 "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
-                "says which side wins:\n  " + "\n  ".join(changed)
+                "says which side wins:\n  " + "\n  ".join(told)
             )
         described = self._described_by(state, changed) if changed and not in_part else self
         if state["config"]["schedule"] == described._config["schedule"]:

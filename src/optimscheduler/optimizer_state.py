@@ -18,6 +18,7 @@ from optimscheduler.errors import CheckpointError
 from optimscheduler.first_step import FirstStep, state_after_first_step
 from optimscheduler.gradients.suited import SCALARS
 from optimscheduler.group_numbers import IMPLEMENTATION, constructor_names
+from optimscheduler.shards import is_sharded, laid_as
 
 __all__ = ["first_step_with", "load_optimizer", "optimizer_by_name", "taken_by_groups"]
 
@@ -101,6 +102,7 @@ def load_optimizer(
         CheckpointError: the class refuses it.
     """
     first = first or FirstStep(optimizer)
+    saved = {**saved, "state": _on_its_mesh(optimizer, names, saved["state"])}
     raw, more = optimizer.state_dict(), _copied(saved.get("more", {}))
     index = {name: i for i, name in enumerate(names)}
     present = [name for name in saved.get("present", saved["state"]) if name in index]
@@ -120,6 +122,18 @@ def load_optimizer(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, state in kept.items():
         _keep_dtype(optimizer, parameters[i], state, first)
+
+
+def _on_its_mesh(optimizer: Optimizer, names: Sequence[str], states: Mapping[str, State]) -> dict[str, State]:
+    """The saved states; whole tensors are spread where the parameter is, as after saving in one process."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sharded = {name: p for name, p in zip(names, parameters, strict=True) if is_sharded(p)}
+    return {
+        name: {key: laid_as(v, sharded[name]) if isinstance(v, Tensor) else v for key, v in state.items()}
+        if name in sharded
+        else dict(state)
+        for name, state in states.items()
+    }
 
 
 def taken_by_groups(

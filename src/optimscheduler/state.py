@@ -9,12 +9,13 @@ clock, ledger, guard, feedback
 values      what was left in the optimizer's groups, or left out
 layout      which small parameters lie side by side, by name; None, or left out, for none
 window      the open window, with its gradients by name
+averages    running averages of the weights, by name; left out where there are none
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,16 +32,20 @@ from optimscheduler.optimizer_state import (
     optimizer_by_name,
     taken_by_groups,
 )
+from optimscheduler.plain_config import differences
 from optimscheduler.precision import Precision
 from optimscheduler.same_parameters import fitting_parameters, misfits, shape_of
 from optimscheduler.saved_numbers import unfit_numbers
 from optimscheduler.state_entries import check_entries, compare_entries
 from optimscheduler.state_parts import check_parts
+from optimscheduler.weight_average import settings_in
 
 __all__ = [
     "Fit",
+    "average_differences",
     "check_fits",
     "check_whole",
+    "load_averages",
     "load_state",
     "state_of",
 ]
@@ -76,6 +81,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "values": m.values.state_dict(),
         "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
+        **({"averages": [average.state_dict() for average in m.averages]} if m.averages else {}),
     }
 
 
@@ -209,6 +215,31 @@ def _begins(m: Member, state: Mapping[str, Any], first: FirstStep) -> bool:
 
 def _fate(line: str) -> str:
     return "is dropped" if line.endswith("alone") else "starts anew"
+
+
+def average_differences(m: Member, state: Mapping[str, Any]) -> list[str]:
+    """A line for every setting of an `Average` that differs, or that one side alone has."""
+    with _damage_named():
+        saved = _numbered([settings_in(average) for average in state.get("averages", ())])
+    return list(differences(saved, _numbered([average.settings for average in m.averages])))
+
+
+def _numbered(settings: Sequence[State]) -> dict[str, State]:
+    return {f"Average {number}": each for number, each in enumerate(settings, start=1)}
+
+
+def load_averages(m: Member, state: Mapping[str, Any], *, settings: bool) -> None:
+    """Go on with the averages that the state has; the others begin anew with the next update.
+
+    Args:
+        m: the member.
+        state: the saved state, or one of another library, which has none.
+        settings: take decay, ... from the state, too.
+    """
+    for average in m.averages:
+        average.restart()
+    for average, saved in zip(m.averages, state.get("averages", ()), strict=False):
+        average.load_state_dict(saved, m.gradients, settings=settings)
 
 
 def load_state(

@@ -32,7 +32,7 @@ from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
 from optimscheduler.closing import Closing
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
-from optimscheduler.isolation import Isolation, lateness_behind, zeroed
+from optimscheduler.isolation import Isolation, change_behind, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
@@ -109,6 +109,7 @@ class BatchStep:
             step_num: the batch number, from 1; None counts.
             last: this batch ends its window, though that is not full.
         """
+        self._check_own_weights("forward")
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
@@ -138,6 +139,7 @@ class BatchStep:
         """
         if epoch is not None:
             epoch = whole("epoch_num", epoch, least=1, unit="epochs")
+        self._check_own_weights("step")
         beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
         self._backward(beats, losses, weight, timer, logger)
@@ -149,6 +151,7 @@ class BatchStep:
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
+        self._check_own_weights("flush")
         if not self.sync.flushable and any(member.window for member in self.members.values()):
             raise ConfigError(
                 "flush: under fully_shard the gradients of an open window cannot be reduced after its last "
@@ -160,6 +163,10 @@ class BatchStep:
         pending = [name for name, member in self.members.items() if member.window]
         self._follow(pending)
         return self._close(pending, timer, logger)
+
+    def _check_own_weights(self, what: str) -> None:
+        for member in self.members.values():
+            member.check_own_weights(what)
 
     def _follow(self, names: Iterable[str]) -> None:
         """Others may have replaced parameters in the model and in the optimizers of these members."""
@@ -215,7 +222,7 @@ class BatchStep:
             for member in turn.members.values():
                 member.window.expect(turn.weight)
             if self.precision.lacks_reference(loss):
-                self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
+                self.precision.refer(loss, self.sync.largest(turn.weight))
         left = len(turns)
         try:
             with self.sync.backward():
@@ -254,12 +261,16 @@ class BatchStep:
             if explained := self._explained(error, name):
                 raise explained from error
             raise
+        if isolation.casts_to_half:
+            self.precision.met_half()
 
     def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
         """What torch's error in a backward says of the loop."""
-        return absence_behind(
-            error, f"reduce the gradients of loss {loss!r} in its backward"
-        ) or lateness_behind(error, loss, shared=self._claim.is_shared())
+        return (
+            absence_behind(error, f"reduce the gradients of loss {loss!r} in its backward")
+            or change_behind(error, loss)
+            or lateness_behind(error, loss, shared=self._claim.is_shared())
+        )
 
     def _isolation(self, members: Mapping[str, Member], loss: str) -> Isolation:
         """What keeps the backwards of a loss for these members apart from others."""

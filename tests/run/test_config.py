@@ -31,6 +31,7 @@ def test_defaults_are_the_origins_and_written_out() -> None:
         "grad_clip": 1.0,
         "grad_norm_type": 2.0,
         "use_amp": True,
+        "average": None,
         "device": "auto",
         "distributed": "ddp",
         "threads": None,
@@ -194,9 +195,9 @@ def test_every_mistake_has_its_line_and_no_more_than_one() -> None:
         "here:",
         "  num_epochs must be a whole number of epochs >= 1, got 0",
         "  use_amp must be true, false, 'fp16' or 'bf16', got 3",
-        "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, checkpoint_every, data_cfg, "
-        "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, keep_best, log_every, "
-        "and 13 more.",
+        "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, average, checkpoint_every, "
+        "data_cfg, device, distributed, ft_factor, grad_clip, grad_norm_type, keep, keep_best, "
+        "and 14 more.",
     ]
 
 

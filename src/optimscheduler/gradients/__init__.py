@@ -17,10 +17,11 @@ from optimscheduler.checks import one_of
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients.flat import Flat
 from optimscheduler.gradients.loose import Loose, Outlook
+from optimscheduler.gradients.lying import Lying
 from optimscheduler.gradients.suited import reason_against
 from optimscheduler.scalars import Flag
 
-__all__ = ["Flat", "Gradients", "Loose", "Outlook", "gradients_for"]
+__all__ = ["Flat", "Gradients", "Loose", "Lying", "Outlook", "gradients_for"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -41,6 +42,16 @@ class Gradients(Protocol):
     @property
     def moved_elsewhere(self) -> Sequence[nn.Parameter]:
         """Those that lie packed: views of memory that the twin of the optimizer writes."""
+
+    @property
+    def named(self) -> Mapping[str, nn.Parameter]:
+        """Canonical name -> parameter."""
+
+    laid: object
+    """Another object whenever other parameters lie together."""
+
+    def lying(self) -> list[Lying]:
+        """What an update moves, as it lies now."""
 
     @property
     def stepped(self) -> Optimizer:

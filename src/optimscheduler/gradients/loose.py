@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import is_scheduled, say_stepped
+from optimscheduler.gradients.lying import Lying, itself
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 from optimscheduler.scalars import Flag, seen
 from optimscheduler.shards import local
@@ -57,9 +58,19 @@ class Loose:
         ]
         self.parameters = list(self._named.values())
         self.watched = False
+        self.laid: object = object()
 
     def __str__(self) -> str:
         return f"{len(self.parameters)} tensors, each on its own"
+
+    @property
+    def named(self) -> Mapping[str, nn.Parameter]:
+        """Canonical name -> parameter."""
+        return self._named
+
+    def lying(self) -> list[Lying]:
+        """Every parameter on its own."""
+        return [Lying(parameter, [name], itself) for name, parameter in self._named.items()]
 
     # ---- the optimizers ----
 

@@ -31,6 +31,7 @@ from optimscheduler.run.config_errors import told
 __all__ = [
     "FREE",
     "NO_HOST",
+    "AverageConfig",
     "ClassConfig",
     "DataConfig",
     "RunConfig",
@@ -116,6 +117,24 @@ class DataConfig(_Section):
     )
 
 
+class AverageConfig(_Section):
+    """A running average of the weights, see `Average`.
+
+    Attributes:
+        decay: 0 <= decay < 1; None is the plain mean.
+        warm_up: a smaller decay in the first updates.
+        start: updates that are left out, >= 0.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        0.999, description="a number >= 0 and < 1, or null for the plain mean"
+    )
+    warm_up: bool = Field(False, description="true or false")
+    start: Annotated[int, BeforeValidator(_whole)] = Field(
+        0, ge=0, lt=2**63, description="a whole number of updates >= 0"
+    )
+
+
 class RunConfig(_Section):
     """Everything that one YAML says; the sections above are its inner mappings.
 
@@ -132,6 +151,8 @@ class RunConfig(_Section):
             as `OptimScheduler` takes it.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         use_amp: False; True, which is float16 on CUDA and nothing elsewhere; `"fp16"`; `"bf16"`.
+        average: validate and draw samples with averaged weights, which checkpoints hold beside the others;
+            None does not average.
         device: `"auto"` is CUDA where there is one, otherwise the CPU.
         distributed: what several processes do with the model: `"ddp"` (or True) wraps it in
             DistributedDataParallel; `"deferred"` leaves it as it is and reduces after the last backward of
@@ -170,6 +191,7 @@ class RunConfig(_Section):
         2.0, description="a number >= 1, or 'inf'"
     )
     use_amp: bool | Literal["fp16", "bf16"] = Field(True, description="true, false, 'fp16' or 'bf16'")
+    average: AverageConfig | None = Field(None, description="a mapping such as {decay: 0.999}, or null")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'", min_length=1)
     distributed: bool | Literal["ddp", "deferred", "fsdp"] = Field(
         "ddp", description="true, false, 'ddp', 'deferred' or 'fsdp'"

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from optimscheduler.clock import Cadence, Clock
 from optimscheduler.precision import precision_for
-from optimscheduler.run.config import RunConfig
+from optimscheduler.run.config import AverageConfig, RunConfig
 from optimscheduler.run.data import RunData
 from optimscheduler.run.joint import Joint
 from optimscheduler.run.plan import MemberPlan, Plan, Row
@@ -47,6 +47,8 @@ def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.
     _line(screen, f"data       {data.items:,} items, {per_batch}{held_out}")
     epochs = _count(config.num_epochs, "epoch")
     _line(screen, f"training   {epochs}, {clip}, seed {config.seed}")
+    if config.average:
+        _line(screen, f"average    of the weights, for validation: {_average(config.average)}")
     _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
 
 
@@ -58,6 +60,12 @@ def _clipping(grad_clip: float | dict[str, float] | None) -> str:
             f"{key} {value:g}" for key, value in grad_clip.items() if value is not None
         )
     return f"clip {grad_clip:g}"
+
+
+def _average(average: AverageConfig) -> str:
+    kind = "plain mean" if average.decay is None else f"decay {average.decay:g}"
+    warmed = " with a warm-up" if average.warm_up else ""
+    return f"{kind}{warmed}" + (f", from update {average.start + 1} on" if average.start else "")
 
 
 def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
