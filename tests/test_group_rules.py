@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.group_rules import GroupRule, pattern, read_rules
-from optimscheduler.optimizer import group_keys
+from optimscheduler.group_rules import GroupRule, read_rules
+from optimscheduler.optimizer_keys import group_keys
+from optimscheduler.selection import pattern
 
 ALLOWED = group_keys(torch.optim.AdamW)
 

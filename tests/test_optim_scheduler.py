@@ -83,13 +83,19 @@ def test_R37_what_the_origins_subclasses_may_read() -> None:
         ({"distributed": "yes"}, r"^distributed must be True or False, got 'yes'$"),
         ({"check_ranks": 1}, r"^check_ranks must be True or False, got 1$"),
         ({"optim_loss": 3}, r"^optim_loss must be the name of one loss, got 3$"),
-        ({"updated_modules": 3}, r"^updated_modules must be a name or a list of names, got 3$"),
-        ({"updated_modules": ""}, r"^updated_modules must be a name or a list of names, got ''$"),
+        (
+            {"updated_modules": 3},
+            r"^updated_modules must be a name or a list of names, or mappings like .*, got 3$",
+        ),
+        (
+            {"updated_modules": ""},
+            r"^updated_modules must be a name or a list of names, or mappings like .*, got ''$",
+        ),
         (
             {"updated_modules": ["0", 3]},
-            r"^updated_modules must be a name or a list of names, got \['0', 3\]$",
+            r"^updated_modules must be a name or a list of names, or mappings like .*, got 3$",
         ),
-        ({"exclude": None}, r"^exclude must be a name or a list of names, got None$"),
+        ({"exclude": None}, r"^exclude must be a name or a list of names, or mappings like .*, got None$"),
         ({"step_per_update": 0}, r"^step_per_update must be a whole number of real steps >= 1, got 0$"),
         ({"accum_grad": 0}, r"^accum_grad must be a whole number of batches >= 1, got 0$"),
         ({"accum_grad": 2.5}, r"^accum_grad must be a whole number of batches >= 1, got 2\.5$"),

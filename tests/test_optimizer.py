@@ -13,7 +13,8 @@ from optimscheduler import optimizer as optimizer_module
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
 from optimscheduler.group_rules import GroupRule
-from optimscheduler.optimizer import build_optimizer, find_optimizer, group_keys, may_be_fused, peak_lr
+from optimscheduler.optimizer import build_optimizer, find_optimizer, may_be_fused, peak_lr
+from optimscheduler.optimizer_keys import group_keys
 from optimscheduler.parameters import own
 from tests.cases_models import a_model
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.first_step import FirstStep
 from optimscheduler.group_rules import GroupRule
 from optimscheduler.optimizer_state import load_optimizer, optimizer_by_name
 from optimscheduler.parameters import OwnedParameters, own
@@ -102,7 +103,7 @@ def adam(parameters: Any, **conf: Any) -> Optimizer:
 
 def reloaded(raw: Any, model: nn.Module, owned: OwnedParameters) -> dict[str, Any]:
     fresh = torch.optim.Adam(groups_of(owned), lr=0.1)
-    named = named_from_torch(stored(raw), owned)
+    named, _ = named_from_torch(stored(raw), owned, FirstStep(fresh))
     load_optimizer(fresh, list(owned.by_name), named, settings=False)
     return moments(fresh, model)
 
@@ -152,8 +153,10 @@ def test_R36_the_origins_order_is_that_of_updated_modules(listed: list[str]) -> 
     ],
 )
 def test_R36_what_fits_in_no_order_is_an_error(parameters: Any, count: int) -> None:
+    owned = own(same_shapes())
+    first = FirstStep(torch.optim.Adam(owned.by_name.values()))
     with pytest.raises(CheckpointError) as caught:
-        named_from_torch(adam(parameters()).state_dict(), own(same_shapes()))
+        named_from_torch(adam(parameters()).state_dict(), owned, first)
     assert str(caught.value).startswith(
         f"this optimizer state ({count} parameters, groups: 1) does not fit the 6 parameters owned here"
     )

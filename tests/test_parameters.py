@@ -10,7 +10,7 @@ from torch import nn
 
 from optimscheduler.errors import ParameterError
 from optimscheduler.group_rules import read_rules
-from optimscheduler.optimizer import group_keys
+from optimscheduler.optimizer_keys import group_keys
 from optimscheduler.parameters import OwnedParameters, canonical, own, select
 
 ALLOWED = group_keys(torch.optim.AdamW)

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from optimscheduler.average import Average
     from optimscheduler.build import build_optim_sches
     from optimscheduler.errors import (
         CheckpointError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from optimscheduler.origin.noam import NoamLr, Noamlr
 
 __all__ = [
+    "Average",
     "CheckpointError",
     "ConfigError",
     "ExponentDecayLr",
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES: Final = {
     **dict.fromkeys([n for n in __all__ if n.endswith(("Error", "NotFound"))], "errors"),
+    "Average": "average",
     "ExponentDecayLr": "origin.exp",
     "NoamLr": "origin.noam",
     "Noamlr": "origin.noam",

@@ -25,6 +25,8 @@ TYPES: Final[Mapping[str, type[OptimScheduler]]] = {
 
 _SHARED = ("use_amp", "accum_grad", "ft_factor", "grad_clip", "grad_norm_type", "distributed")
 
+_TOGETHER: Final = "clip_together"
+
 _EXAMPLE: Final = {"optim_type": "Adam", "optim_conf": "{lr: 1e-3}"}  # what every conf needs
 
 
@@ -41,10 +43,12 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
 
         encoder_optim: {type: ..., conf: {updated_modules: encoder, ...}}
         decoder_optim: {type: ..., conf: {updated_modules: decoder, ...}}
+        clip_together: true             # or a list of names; left out, each clips its own gradient
 
     Args:
         model: the model, on its device already.
-        optim_sches: a mapping with `type` or `conf` is one OptimScheduler; otherwise its keys are names.
+        optim_sches: a mapping with `type` or `conf` is one OptimScheduler; otherwise its keys are names, but
+            for `clip_together`.
         **exp_cfg: what the experiment says for all of them: use_amp, accum_grad, ft_factor, grad_clip,
             grad_norm_type, distributed. A `conf` may say otherwise for itself.
 
@@ -65,9 +69,12 @@ def build_optim_sches(model: nn.Module, optim_sches: Mapping[str, Any], **exp_cf
         )
     if set(optim_sches) & {"type", "conf"}:
         return OptimSchedulerDict({NAME: _build_one(model, optim_sches, exp_cfg, "optim_sches")})
-    return OptimSchedulerDict(
-        {name: _build_one(model, each, exp_cfg, f"optim_sches.{name}") for name, each in optim_sches.items()}
-    )
+    members = {
+        name: _build_one(model, each, exp_cfg, f"optim_sches.{name}")
+        for name, each in optim_sches.items()
+        if name != _TOGETHER
+    }
+    return OptimSchedulerDict(members, clip_together=optim_sches.get(_TOGETHER))
 
 
 def _build_one(model: nn.Module, described: object, exp_cfg: Mapping[str, Any], where: str) -> OptimScheduler:

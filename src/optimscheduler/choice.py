@@ -17,11 +17,12 @@ from optimscheduler.optimizer import (
     build_optimizer,
     check_drivable,
     find_optimizer,
-    group_keys,
     path_of,
     peak_lr,
+    sets_own_lr,
 )
-from optimscheduler.parameters import OwnedParameters, ParameterGroup, first_names, own
+from optimscheduler.optimizer_keys import group_keys
+from optimscheduler.parameters import OwnedParameters, ParameterGroup, first_names, own, own_again
 from optimscheduler.settings import OptimType
 
 __all__ = ["Chosen", "choose"]
@@ -36,21 +37,42 @@ class Chosen:
     Attributes:
         optimizer: over the owned parameters.
         owned: they, in its groups.
-        base_lr: what every learning rate is in proportion to, > 0.
+        base_lr: what every learning rate is in proportion to, > 0; None where the optimizer sets its own step
+            size, and nothing is written.
         handed_in: it was there already.
         config: `optim_type`, `optim_conf`, `updated_modules`, `param_groups` and `exclude`, as written.
     """
 
     optimizer: Optimizer
     owned: OwnedParameters
-    base_lr: float
+    base_lr: float | None
     handed_in: bool
     config: Mapping[str, Any]  # Any: as YAML would hold it
 
-    def lr_before(self, driver: str | None) -> float:
+    def lr_before(self, driver: str | None) -> float | None:
         """What the learning rate is before the first update; of one that nobody drives, what is there."""
-        stays = self.handed_in and driver is None
+        stays = self.handed_in and driver is None and self.base_lr is not None
         return float(self.optimizer.param_groups[0]["lr"]) if stays else self.base_lr
+
+    def check_driven(self, driver: str | None, ft_factor: object) -> None:
+        """Check that there is a learning rate to drive, if anything drives it.
+
+        Args:
+            driver: what does, for people; None is nothing.
+            ft_factor: another factor of it.
+
+        Raises:
+            ConfigError: the optimizer sets its own.
+        """
+        rules = [g.label for g in self.owned.groups if "lr" in g.settings or "lr" in g.schedules]
+        told = driver or (f"ft_factor={ft_factor!r:.80}" if ft_factor != 1 else "")
+        told = told or (f"the rule '{rules[0]:.80}' of param_groups" if rules else "")
+        if self.base_lr is None and told:
+            name = type(self.optimizer).__name__
+            raise ConfigError(
+                f"optim_conf: {name} sets its own step size here (relative_step) and reads no lr, so {told} "
+                "has nothing to drive. Leave that out, or write optim_conf: {lr: 1e-3, relative_step: false}"
+            )
 
     def check_buildable(self, changed: Sequence[str]) -> None:
         """Check that another configuration may win.
@@ -70,8 +92,8 @@ def choose(
     optim_type: OptimType,
     optim_conf: Mapping[str, Any] | None,
     model: nn.Module,
-    updated_modules: Sequence[str] | None,
-    exclude: Sequence[str],
+    updated_modules: Sequence[object] | None,
+    exclude: Sequence[object],
     param_groups: object,
 ) -> Chosen:
     """Build the optimizer, or take the one that was handed in with the groups and the state that it has.
@@ -95,14 +117,41 @@ def choose(
         raise ConfigError(f"optim_conf must be a mapping like {{'lr': 1e-3}}, got {optim_conf!r:.80}")
     found = find_optimizer(optim_type)
     base_lr = peak_lr(found, optim_conf)
-    owned = own(model, updated_modules, exclude, read_rules(param_groups, group_keys(found)), base_lr)
+    rules = read_rules(param_groups, group_keys(found) if param_groups else ())
+    owned = own(model, updated_modules, exclude, rules, 1.0 if base_lr is None else base_lr)
+    optimizer = build_optimizer(found, optim_conf, owned)
     return Chosen(
-        optimizer=build_optimizer(found, optim_conf, owned),
-        owned=owned,
-        base_lr=base_lr,
+        optimizer=optimizer,
+        owned=_in_its_order(owned, model, optimizer),
+        base_lr=None if _sets_own_lr(optimizer) else base_lr,
         handed_in=False,
         config={"optim_type": path_of(found), "optim_conf": optim_conf, **told},
     )
+
+
+def _in_its_order(owned: OwnedParameters, model: nn.Module, optimizer: Optimizer) -> OwnedParameters:
+    """The same parameters, in the order in which the optimizer has them: some sort theirs."""
+    ordered = [
+        list(map(id, group.parameters.values())) == list(map(id, held["params"]))
+        for group, held in zip(owned.groups, optimizer.param_groups, strict=True)
+    ]
+    return owned if all(ordered) else own_again(owned, model, optimizer)
+
+
+def _sets_own_lr(optimizer: Optimizer) -> bool:
+    """Whether it sets the step size of all groups.
+
+    Raises:
+        ConfigError: of some groups only.
+    """
+    own_lr = list(map(sets_own_lr, optimizer.param_groups))
+    if any(own_lr) and not all(own_lr):
+        raise ConfigError(
+            f"param_groups: {type(optimizer).__name__} sets its own step size in group "
+            f"{own_lr.index(True)} and is given an lr for group {own_lr.index(False)}; give all groups one, "
+            "or none"
+        )
+    return all(own_lr)
 
 
 def _taken(optimizer: Optimizer, model: nn.Module, told: Mapping[str, object]) -> Chosen:
@@ -161,11 +210,13 @@ def _strangers(groups: Sequence[Mapping[str, Any]], names: Mapping[int, str]) ->
                 yield f"{name} of group {i}, of shape {tuple(parameter.shape)}"
 
 
-def _base_lr(optimizer: Optimizer) -> float:
-    """That of the optimizer's defaults; where they have none, that of its first group."""
+def _base_lr(optimizer: Optimizer) -> float | None:
+    """That of the optimizer's defaults; where they have none, that of its first group; None for its own."""
     for i, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ConfigError(f"optimizer: group {i} of {type(optimizer).__name__} has no lr to drive")
+    if _sets_own_lr(optimizer):
+        return None
     lr = optimizer.defaults.get("lr")
     lr = lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr
     if isinstance(lr, int | float) and not isinstance(lr, bool) and lr > 0:
@@ -185,8 +236,9 @@ def _first_lr(group: Mapping[str, Any]) -> float:
 
 def _described(optimizer: Optimizer, owned: OwnedParameters, model: nn.Module) -> dict[str, Any]:
     """How a configuration would say it: by names, and by settings that are not the class's own defaults."""
-    signature = inspect.signature(type(optimizer)).parameters
-    defaults = {k: v for k, v in optimizer.defaults.items() if k in group_keys(type(optimizer))}
+    signature, base_lr = inspect.signature(type(optimizer)).parameters, _base_lr(optimizer)
+    keys = [key for key in group_keys(type(optimizer)) if key in signature]
+    defaults = {k: v for k, v in optimizer.defaults.items() if k in keys}
     conf = {
         k: v
         for k, v in defaults.items()
@@ -194,14 +246,14 @@ def _described(optimizer: Optimizer, owned: OwnedParameters, model: nn.Module) -
     }
     rules = []
     for described, group in zip(owned.groups, optimizer.param_groups, strict=True):
-        now = {k: _first_lr(group) if k == "lr" else group[k] for k in defaults if k in group}
+        now = {k: _first_lr(group) if k == "lr" and group[k] else group[k] for k in defaults if k in group}
         if own_settings := {k: v for k, v in now.items() if v != defaults[k]}:
             rules.append({"name": list(described.parameters), **own_settings})
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     whole = trainable <= {id(p) for p in owned.by_name.values()}
     return {
         "optim_type": path_of(type(optimizer)),
-        "optim_conf": {**conf, "lr": _base_lr(optimizer)},
+        "optim_conf": {**conf, "lr": base_lr} if base_lr is not None else conf,
         "updated_modules": None if whole else sorted(owned.by_name),
         "param_groups": rules,
         "exclude": [],

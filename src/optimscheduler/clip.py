@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, overload
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, overload
 
 import torch
 from torch import Tensor
 
 from optimscheduler._torch_compat import norms_of
 from optimscheduler.checks import number
-from optimscheduler.errors import ConfigError
+from optimscheduler.errors import ConfigError, nearest
+from optimscheduler.limits import Adaptive, ByValue, Limit, Unlimited
 from optimscheduler.scalars import Scalar
 
-__all__ = ["Clip", "narrowest", "total_norm"]
+__all__ = ["Clip", "clip_for", "narrowest", "total_norm"]
+
+_KEYS: Final = ("norm", "value", "agc", "eps")
+_FORMS: Final = "a number, null, {norm: 1.0}, {value: 0.5} or {agc: 0.01}"
 
 _ROW: Final = 16384  # elements
 _NARROW: Final = (torch.float16, torch.bfloat16)
@@ -45,6 +49,7 @@ class Clip:
     Args:
         max_norm: the largest norm that is applied unchanged, > 0; None measures without clipping.
         norm_type: p of the p-norm, >= 1; `inf` or `"inf"` for the largest absolute value.
+        limit: what clips part by part before; the norm that is clipped is that of what it leaves.
 
     Raises:
         ConfigError: a value is out of range.
@@ -55,6 +60,7 @@ class Clip:
 
     max_norm: float | None = 1.0
     norm_type: float = 2.0
+    limit: Limit = field(default_factory=Unlimited)
 
     def __post_init__(self) -> None:
         if self.max_norm is not None:
@@ -66,6 +72,14 @@ class Clip:
             object.__setattr__(self, "norm_type", number("grad_norm_type", self.norm_type, least=1))
         except ConfigError as error:
             raise ConfigError(f"{error} ('inf' is allowed too)") from None
+
+    @property
+    def written(self) -> float | dict[str, float] | None:
+        """As `clip_for` reads it."""
+        parts = self.limit.written()
+        if not parts:
+            return self.max_norm
+        return parts if self.max_norm is None else {"norm": self.max_norm, **parts}
 
     def applied(self, norm: Scalar, divisor: Scalar, dtype: torch.dtype) -> Scalar:
         """The norm of the gradient as it will be applied, before clipping.
@@ -79,7 +93,7 @@ class Clip:
             norm / divisor; inf where an optimizer that keeps numbers of that dtype would get one by
             squaring what it is given. Clipping keeps a gradient small enough for float16.
         """
-        if dtype is torch.float16 and self.max_norm is not None and self.max_norm <= _LARGEST[dtype]:
+        if dtype is torch.float16 and self._largest <= _LARGEST[dtype]:
             dtype = torch.float32
         if isinstance(divisor, Tensor):
             within = False
@@ -89,6 +103,11 @@ class Clip:
         norm = norm / divisor
         return norm if within else _limited(norm, dtype)
 
+    @property
+    def _largest(self) -> float:
+        """No element is larger than this when it is applied."""
+        return min(self.limit.largest, math.inf if self.max_norm is None else self.max_norm)
+
     def factor(self, norm: Scalar) -> Scalar:
         """What the gradient is multiplied by, at most 1; a 0-d tensor where `norm` is one."""
         if self.max_norm is None:
@@ -96,6 +115,47 @@ class Clip:
         if not isinstance(norm, Tensor):
             return min(1.0, self.max_norm / (norm + 1e-6))
         return torch.clamp(self.max_norm / (norm + 1e-6), max=1.0)
+
+
+def clip_for(grad_clip: object, norm_type: object) -> Clip:
+    """The clipping that a configuration asks for.
+
+    Args:
+        grad_clip: the largest norm, or None; or a mapping with `norm`, and `value` or `agc` and `eps`: see
+            `ByValue` and `Adaptive`.
+        norm_type: p of the norm.
+
+    Raises:
+        ConfigError: anything else.
+
+    >>> clip_for({"value": 0.5, "norm": 1}, 2).written
+    {'norm': 1.0, 'value': 0.5}
+    """
+    kind: Any = norm_type  # Any: checked in there, as is the norm
+    if not isinstance(grad_clip, Mapping):
+        norm: Any = grad_clip
+        return Clip(max_norm=norm, norm_type=kind)
+    for key in grad_clip:
+        if key not in _KEYS:
+            raise ConfigError(f"grad_clip: unknown key {key!r:.80}. {nearest(key, _KEYS)}")
+    if not set(grad_clip) & {"norm", "value", "agc"}:
+        raise ConfigError(f"grad_clip must be {_FORMS}, got {dict(grad_clip)!r:.80}")
+    limit = _limit_for({key: value for key, value in grad_clip.items() if key != "norm"})
+    return Clip(max_norm=grad_clip.get("norm"), norm_type=kind, limit=limit)
+
+
+def _limit_for(parts: Mapping[str, Any]) -> Limit:
+    if "value" in parts and "agc" in parts:
+        raise ConfigError(
+            "grad_clip: give value or agc, not both; a norm may stand beside either, and comes after it"
+        )
+    if "eps" in parts and "agc" not in parts:
+        raise ConfigError(
+            "grad_clip: eps is what weights count at least in agc; write {agc: 0.01, eps: 1e-3}"
+        )
+    if "agc" in parts:
+        return Adaptive(**parts)
+    return ByValue(**parts) if parts else Unlimited()
 
 
 def total_norm(

@@ -31,6 +31,7 @@ class Refusal:
         parameters: canonical names of those whose gradient is not finite; where the norm is, a spike,
             the largest first.
         gradients: how many there are.
+        together: names of the members that the norm is of, where it is of several.
     """
 
     loss: str
@@ -41,10 +42,14 @@ class Refusal:
     ranks: tuple[int, ...] | None = None
     parameters: tuple[str, ...] = ()
     gradients: int = 0
+    together: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"real step {self.real_step} (batches {listed(self.batches)}) of loss {self.loss!r} skipped"
-        return text if self.norm is None else f"{text}: gradient norm {self.norm:g}; {self._blame(self.norm)}"
+        if self.norm is None:
+            return text
+        of = f" of {', '.join(self.together)} together" if self.together else ""
+        return f"{text}: gradient norm {self.norm:g}{of}; {self._blame(self.norm)}"
 
     def _blame(self, norm: float) -> str:
         told = ""
@@ -55,6 +60,8 @@ class Refusal:
         named, more = ", ".join(self.parameters[:_NAMED]), len(self.parameters) - _NAMED
         if math.isfinite(norm):
             return f"{told}a spike, the largest gradients are those of {named}"
+        if not self.parameters and self.together:
+            return f"{told}every gradient of its own is finite, look at the others"
         if not self.parameters:
             return f"{told}every gradient is finite, but their norm overflows"
         rest = f" and {more} more" if more > 0 else ""
@@ -62,7 +69,13 @@ class Refusal:
 
 
 def refusal_of(
-    loss: str, real_step: int, window: Window, norm: float, gradients: Gradients, blamed: Tensor | None
+    loss: str,
+    real_step: int,
+    window: Window,
+    norm: float,
+    gradients: Gradients,
+    blamed: Tensor | None,
+    together: Sequence[str] = (),
 ) -> Refusal:
     """Look for where it comes from, while the gradients are still there.
 
@@ -73,6 +86,7 @@ def refusal_of(
         norm: of the gradient.
         gradients: as they would have been applied.
         blamed: shape (ranks,), true where the loss was not finite; None in a single process.
+        together: names of the members that the norm is of, where it is of several.
     """
     named = {name: local(gradient) for name, gradient in gradients.by_name().items()}
     if math.isfinite(norm):
@@ -88,6 +102,7 @@ def refusal_of(
         ranks=None if blamed is None else tuple(blamed.nonzero().flatten().tolist()),
         parameters=tuple(found),
         gradients=len(named),
+        together=tuple(together),
     )
 
 

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError, nearest
+from optimscheduler.selection import check_ndim, fits_ndim, pattern, read_ndim
 
 __all__ = ["GroupRule", "pattern", "read_rules"]
 
 _SELECTORS: Final = ("name", "ndim", "layer_decay", "schedule", "schedules")
 _EXAMPLE: Final = "{ndim: '<2', weight_decay: 0}"
-_COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
-    "<=": int.__le__,
-    ">=": int.__ge__,
-    "==": int.__eq__,
-    "<": int.__lt__,
-    ">": int.__gt__,
-}
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    """A module's or parameter's name; `*` is anything, `#` a number, and a module stands for all in it.
-
-    >>> bool(pattern("encoder.layers.#").fullmatch("encoder.layers.11.norm.bias"))
-    True
-    """
-    first, *rest = (re.escape(part).replace(r"\#", r"(\d+)") for part in re.split(r"\*+", text))
-    inner = "".join(
-        f"(?>.*?{part})" for part in rest[:-1]
-    )  # the first place will do: others take ever longer
-    body = f"{first}{inner}.*{rest[-1]}" if rest else first
-    return re.compile(rf"{body}(\..*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +45,8 @@ class GroupRule:
             raise ConfigError(
                 f"param_groups: name must be a pattern or a list of patterns, got {self.name!r:.80}"
             )
-        if self.ndim and not re.fullmatch(r"(<=|>=|==|<|>)\s*\d{1,9}", self.ndim):
-            raise ConfigError(f"param_groups: ndim must be like 1, '<2' or '>=2', got {self.ndim!r:.80}")
+        if self.ndim:
+            check_ndim("param_groups", self.ndim)
         if not self.name and not self.ndim:
             raise ConfigError("param_groups: a rule needs a 'name' or an 'ndim'")
         if self.layer_decay is not None:
@@ -84,10 +63,8 @@ class GroupRule:
 
     def layer_of(self, name: str, ndim: int) -> int | None:
         """The number at `#` (0 where the rule has none) if the rule fits, otherwise None."""
-        if self.ndim:
-            sign = self.ndim.rstrip("0123456789 ")
-            if not _COMPARISONS[sign](ndim, int(self.ndim[len(sign) :])):
-                return None
+        if self.ndim and not fits_ndim(self.ndim, ndim):
+            return None
         for text in self.name or ("*",):
             if found := pattern(text).fullmatch(name):
                 return int(found[1]) if text.count("#") == 1 else 0
@@ -119,9 +96,7 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
             raise ConfigError(
                 f"param_groups: unknown key {key!r:.80}. {nearest(key, [*_SELECTORS, *allowed])}"
             )
-    name, ndim = rule.get("name", ()), rule.get("ndim", "")
-    if isinstance(ndim, int) and not isinstance(ndim, bool):
-        ndim = f"=={ndim}"
+    name, ndim = rule.get("name", ()), read_ndim(rule.get("ndim", ""))
     settings = {key: value for key, value in rule.items() if key not in _SELECTORS}
     schedules = {} if rule.get("schedules") is None else rule["schedules"]
     if not isinstance(schedules, Mapping):
@@ -139,7 +114,7 @@ def _read(rule: object, allowed: Sequence[str]) -> GroupRule:
         number("param_groups: lr", settings["lr"], least=0)
     return GroupRule(
         name=tuple(name) if isinstance(name, list | tuple) else (name,),
-        ndim=ndim if isinstance(ndim, str) else repr(ndim),
+        ndim=ndim,
         layer_decay=rule.get("layer_decay"),
         settings=settings,
         schedules=dict(schedules),

@@ -33,6 +33,7 @@ __all__ = [
     "PastHooks",
     "Way",
     "WholeModel",
+    "change_behind",
     "lateness_behind",
     "zeroed",
 ]
@@ -68,6 +69,8 @@ class Isolation:
         self._sharded = any(map(is_sharded, claim.parameters))
         self._sight = Sight()
         self._said = False
+        self._looked = False
+        self._half = any(p.dtype is torch.float16 for p in self._owned)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Isolation, (self._claim, [self._owned], self._loss)  # a copy has seen nothing yet
@@ -86,10 +89,13 @@ class Isolation:
         Raises:
             GraphError: a reentrant checkpoint was asked for single gradients, as by `past_hooks`.
         """
-        if not self._sharded:  # there, the leaves are whole parameters that nobody owns
+        if not self._sharded:
             self._sight.look(loss.grad_fn, since, self._mine)
             if self._sight.has_strays:
                 self._say_strays()
+        elif not self._looked:  # the leaves are whole parameters that nobody owns
+            self._looked = True
+            self._sight.look_for_half(loss.grad_fn)
         if past_hooks and self._sight.reentrant:
             raise _broke_off(self._loss)
         try:
@@ -99,6 +105,11 @@ class Isolation:
                 raise
             self._sight.reentrant = True
             raise _broke_off(self._loss) from error
+
+    @property
+    def casts_to_half(self) -> bool:
+        """Whether somebody computes in float16 though no parameter is."""
+        return self._sight.half and not self._half
 
     def _say_strays(self) -> None:
         """Say that parameters are reached which nobody has told us of, once: somebody may count on them."""
@@ -242,6 +253,18 @@ def lateness_behind(error: RuntimeError, loss: str, *, shared: bool) -> GraphErr
         "Does a state (hidden, memory) of the last batch go into this one? Write state.detach(). "
         "Was loss.backward() called before step()? Leave it out. "
         "Was the loss computed before the last update? Compute it anew "
+        f"(torch: {str(error).splitlines()[0]:.160})"
+    )
+
+
+def change_behind(error: RuntimeError, loss: str) -> GraphError | None:
+    """What to do, if the error means that a wrapper was promised a graph that never changes."""
+    if "training graph has changed" not in str(error):
+        return None
+    return GraphError(
+        f"the backward of loss {loss!r} used other parameters than the first one, and "
+        "DistributedDataParallel(static_graph=True) was promised that they are always the same. Write "
+        "DistributedDataParallel(model, find_unused_parameters=True) in its place "
         f"(torch: {str(error).splitlines()[0]:.160})"
     )
 

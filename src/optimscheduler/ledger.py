@@ -160,6 +160,7 @@ class Ledger:
         logger: logging.Logger,
         blamed: Tensor | None = None,
         advice: Callable[[], str] = str,
+        together: Sequence[str] = (),
     ) -> None:
         """Enter a closed window, while its gradients are still there.
 
@@ -174,6 +175,7 @@ class Ledger:
             logger: for refusals.
             blamed: shape (ranks,), true where the loss was not finite; None in a single process.
             advice: of the guard, on refused spikes, for the error.
+            together: names of the members that this norm is of, where it is of several.
 
         Raises:
             NonFiniteError: more than `max_skips` were refused in a row.
@@ -186,7 +188,7 @@ class Ledger:
         if late or accepted:
             refusal = Refusal(loss=self._loss, real_step=real_step, batches=tuple(window.batches))
         else:
-            refusal = refusal_of(self._loss, real_step, window, float(norm), gradients, blamed)
+            refusal = refusal_of(self._loss, real_step, window, float(norm), gradients, blamed, together)
         self._unread.append(_Entry(accepted=accepted, refusal=refusal))
         if not late:
             self.read()

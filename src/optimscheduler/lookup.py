@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -188,4 +189,6 @@ def reason(error: Exception) -> str:
     ('width must be >= 1', "KeyError: 'width'")
     """
     text = f"{error!s:.500}"
+    if not text and isinstance(error, AssertionError) and error.__traceback__:
+        text = f"{traceback.extract_tb(error.__traceback__)[-1].line}"  # what was asserted
     return text if isinstance(error, TypeError | ValueError) and text else f"{type(error).__name__}: {text}"

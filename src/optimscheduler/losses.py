@@ -9,6 +9,7 @@ from torch import Tensor
 from optimscheduler.checks import number
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
 from optimscheduler.scalars import Scalar
+from optimscheduler.shards import whole
 
 __all__ = ["by_name", "pick_loss", "pick_weight"]
 
@@ -63,6 +64,7 @@ def pick_loss(losses: Mapping[str, Tensor], name: str) -> Tensor:
             f"loss {name!r} needs no gradient: was it detached, computed under no_grad(), "
             "or is every parameter behind it frozen?"
         )
+    loss = whole(loss)
     return loss if loss.ndim == 0 else loss.reshape(())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from optimscheduler.clip import Clip
 from optimscheduler.clock import Clock
+from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients, gradients_for
 from optimscheduler.guard import Guard
 from optimscheduler.ledger import Ledger, StepReport
@@ -20,6 +21,7 @@ from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters, own_again
 from optimscheduler.scalars import Flag, Scalar
 from optimscheduler.values import Values
+from optimscheduler.weight_average import WeightAverage
 from optimscheduler.window import Window
 
 __all__ = ["Member"]
@@ -42,8 +44,8 @@ class Member:
 
     `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
     moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
-    the ranks are compared in `fingerprint`, a number that stands for the configuration, in batch number and
-    weights.
+    the ranks are compared in `config`, plain values, in batch number and weights. `averages` follow the
+    weights; the model has theirs while it is `lent`.
     """
 
     loss: str
@@ -57,10 +59,12 @@ class Member:
     write: Callable[[int, int], None]
     values: Values
     ledger: Ledger
-    fingerprint: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
     check_every: int = 0
     feedback: Any = None  # Any: whatever plain tree the schedule keeps
     window: Window = field(default_factory=Window)
+    averages: list[WeightAverage] = field(default_factory=list)
+    lent: bool = False
     said_missing: bool = False
     said_none: bool = False
     said_frozen: bool = False
@@ -83,6 +87,17 @@ class Member:
         groups = [group.parameters for group in self.owned.groups]
         fused = may_be_fused(self.optimizer)
         self.gradients = gradients_for(groups, self.optimizer, model, self.layout, fused=fused)
+
+    def check_own_weights(self, what: str) -> None:
+        """Check that the model has its own weights, and not averaged ones.
+
+        Raises:
+            ConfigError: it has not; `what` may not be done then.
+        """
+        if self.lent:
+            raise ConfigError(
+                f"{what}: the model has averaged weights, inside average.applied(); do it after that block"
+            )
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""

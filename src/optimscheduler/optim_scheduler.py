@@ -15,24 +15,26 @@ from torch.optim import Optimizer
 from optimscheduler._torch_compat import has_step_hooks
 from optimscheduler.checks import boolean, number, one_of
 from optimscheduler.choice import choose
-from optimscheduler.clip import Clip
+from optimscheduler.clip import clip_for
 from optimscheduler.clock import Cadence, Clock
 from optimscheduler.driven import driven_by
 from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
 from optimscheduler.gradients import gradients_for
 from optimscheduler.grammar import AnySchedule, read_schedule
 from optimscheduler.guard import guard_for
+from optimscheduler.heard import check_feedback
 from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import by_name
 from optimscheduler.member import Member
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters
-from optimscheduler.plain_config import config_differences, fingerprint, plain
+from optimscheduler.plain_config import config_differences, plain
 from optimscheduler.precision import LossScale, Precision, precision_for
 from optimscheduler.scalars import Scalar
 from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
 from optimscheduler.schedules.base import checked_schedule
+from optimscheduler.selection import read_selector
 from optimscheduler.settings import (
     AccumGrad,
     GradNormType,
@@ -43,20 +45,23 @@ from optimscheduler.settings import (
     OptimType,
     ParamGroups,
     UseAmp,
+    WrittenClip,
     WrittenGuard,
     WrittenSchedule,
     WrittenSchedules,
 )
 from optimscheduler.state import (
+    Fit,
+    average_differences,
     check_fits,
     check_whole,
+    load_averages,
     load_state,
-    misfits,
     state_of,
 )
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.torch_state import check_torch_state, load_torch_state
+from optimscheduler.torch_state import TorchState, check_torch_state, load_torch_state
 from optimscheduler.values import Values
 from optimscheduler.weakly import Weakly
 
@@ -89,21 +94,24 @@ class OptimScheduler:
         distributed: average the gradients over the ranks of torch.distributed. A model wrapped in
             DistributedDataParallel or by `fully_shard` says so itself; one that is not wrapped needs it.
         optim_loss: name of the loss to optimise; None is `"loss"`.
-        updated_modules: names of the modules to update, dotted ones reach deeper; None is the model.
+        updated_modules: names of the modules to update, dotted ones reach deeper; None is the model. Or
+            mappings: `{"name": "blocks", "ndim": 2}` is the matrices in the blocks.
         step_per_update: every how many windows this object does something, >= 1.
         use_amp: False; True, which is float16 with a loss scale on CUDA and nothing elsewhere;
             `"fp16"` or `"bf16"`, which are honoured anywhere.
         accum_grad: batches per window, >= 1. `"host"`, for a loop that somebody else runs: a window ends
             where `forward` or `step` is told `last=True`, or with `flush()`.
         ft_factor: constant factor of the learning rate, > 0.
-        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only. Or a mapping:
+            `{"value": 0.5}` clips every element, `{"agc": 0.01, "eps": 1e-3}` every unit in proportion to
+            its weights; a `"norm"` beside them limits the norm of what they leave.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         schedule: factor of the base learning rate over real steps: an object, its repr, or
             `{"type": ..., "conf": ...}`. None is a constant.
         schedules: the same for other numbers of the optimizer's groups, by name: `{"weight_decay": ...,
             "betas[0]": ...}`; each is its value in `optim_conf` times its factor.
         param_groups: rules for parameters with settings, and schedules, of their own; see `GroupRule`.
-        exclude: names or patterns of parameters to leave out.
+        exclude: parameters to leave out, written in the same way.
         guard: None refuses non-finite gradients only; z, or `{"z", "window", "warm_up"}`, refuses
             spikes too; see `SpikeGuard`.
         lr_clock: `"window"` counts every window; `"applied"` counts updates that were not refused,
@@ -134,7 +142,7 @@ class OptimScheduler:
         use_amp: UseAmp = True,
         accum_grad: AccumGrad = 1,
         ft_factor: float = 1.0,
-        grad_clip: float | None = 1.0,
+        grad_clip: WrittenClip | None = 1.0,
         grad_norm_type: GradNormType = 2.0,
         *,
         schedule: WrittenSchedule | None = None,
@@ -160,13 +168,14 @@ class OptimScheduler:
         self.model = model
         self.distributed = distributed
         self.optim_loss = optim_loss
-        self.updated_modules = [updated_modules] if isinstance(updated_modules, str) else updated_modules
-        excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+        self.updated_modules = None if updated_modules is None else _listed(updated_modules)
+        excluded = _listed(exclude)
         self._chosen = choose(optim_type, optim_conf, model, self.updated_modules, excluded, param_groups)
         owned = self._chosen.owned
         self.optimizer = self._chosen.optimizer
         # base values, parts
         self.schedule = self._read_schedule(schedule)
+        self._chosen.check_driven(self._driver(), ft_factor)
         of_all_groups = _read_all("schedules", schedules)
         self._run: Run | None = None
         self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
@@ -185,7 +194,7 @@ class OptimScheduler:
                 layout,
                 fused=may_be_fused(self.optimizer),
             ),
-            clip=Clip(max_norm=grad_clip, norm_type=grad_norm_type),  # type: ignore[arg-type]  # "inf" becomes a number
+            clip=clip_for(grad_clip, grad_norm_type),
             guard=guard_for(guard),
             write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
             values=Values(
@@ -204,9 +213,11 @@ class OptimScheduler:
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,
         )
+        self.member.clip.limit.check(self.member.gradients.parameters)
         self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
         self.sync.begin()
         self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
+        self._together: tuple[str, ...] = ()  # names in a dict, where one norm is of several members
         self._config = plain(
             {
                 **self._chosen.config,
@@ -215,7 +226,7 @@ class OptimScheduler:
                 "use_amp": use_amp,
                 "accum_grad": accum_grad,
                 "ft_factor": ft_factor,
-                "grad_clip": grad_clip,
+                "grad_clip": self.member.clip.written,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
                 **({"schedules": of_all_groups} if of_all_groups else {}),
@@ -224,7 +235,7 @@ class OptimScheduler:
                 **sche_conf,
             }
         )
-        self.member.fingerprint = fingerprint(self._config)
+        self.member.config = {**self._config, "max_skips": max_skips}
         self.sche_init(**sche_conf)
 
     @classmethod
@@ -333,6 +344,7 @@ class OptimScheduler:
                 `last` is not what `forward` was told.
             NonFiniteError: more than `max_skips` gradients in a row were refused.
         """
+        self._check_alone()
         reports = self._line.step(
             by_name(losses, {NAME: self.member.loss}),
             weight=weight,
@@ -351,6 +363,7 @@ class OptimScheduler:
         Returns:
             The report of the update; None where nothing was pending.
         """
+        self._check_alone()
         return self._line.flush().get(NAME)
 
     @final
@@ -383,6 +396,13 @@ class OptimScheduler:
         """What the optimizer holds for its first group; before the first update that is the base."""
         return self.member.values.lr
 
+    def _check_alone(self) -> None:
+        if self._together:
+            raise ConfigError(
+                f"{', '.join(self._together)} are clipped together (clip_together), so they are stepped "
+                "together: call step and flush of the OptimSchedulerDict"
+            )
+
     @property
     def _listener(self) -> FeedbackSchedule[Any] | None:
         return None if self.schedule is None else self.schedule.listener
@@ -390,6 +410,9 @@ class OptimScheduler:
     def _write(self, real_step: int, epoch: int) -> None:
         """Write what an update at a real step, in an epoch, is made with."""
         step = self.member.ledger.applied + 1 if self._lr_counts_applied else real_step
+        if self.member.values.sets_own:
+            self.member.values.write(math.nan, step)
+            return
         lr = self.update_lr(real_step=step, epoch_num=epoch)
         if isinstance(lr, Tensor):
             lr = lr.item()
@@ -401,9 +424,19 @@ class OptimScheduler:
         self.member.values.write(lr, step)
 
     @final
-    def adopt(self, precision: Precision) -> None:
-        """Share the loss scales of a dict that this object is a member of."""
+    def adopt(self, precision: Precision, together: Sequence[str] = ()) -> None:
+        """Share the loss scales of a dict that this object is a member of.
+
+        Args:
+            precision: the dict's.
+            together: names of the members that this one is clipped together with, its own among them.
+        """
         self.precision = precision
+        self._together = tuple(together)
+        self._config.pop("clip_together", None)
+        if together:
+            self._config["clip_together"] = list(together)
+        self.member.config = {**self._config, "max_skips": self.member.ledger.max_skips}
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
     @property
@@ -430,9 +463,9 @@ class OptimScheduler:
         return self.member.clock.cadence.step_per_update
 
     @property
-    def grad_clip(self) -> float | None:
-        """Largest gradient norm that is applied unchanged."""
-        return self.member.clip.max_norm
+    def grad_clip(self) -> WrittenClip | None:
+        """Largest gradient norm that is applied unchanged; a mapping where it clips by value or by unit."""
+        return self.member.clip.written
 
     @property
     def grad_norm_type(self) -> float:
@@ -471,6 +504,7 @@ class OptimScheduler:
         Raises:
             CheckpointError: a window is open, and each of several ranks holds a part of it.
         """
+        self.member.check_own_weights("state_dict")
         if self.member.window and self.sync.apart:
             raise CheckpointError(
                 "with several ranks the state can be saved where no window is open: after a step whose "
@@ -494,28 +528,40 @@ class OptimScheduler:
         Raises:
             CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
         """
-        changed = self.check_state(state, on_mismatch)
-        if "version" not in state:
-            load_torch_state(self.member, self.scaler, state)
+        changed, fit = self._looked_at(state, on_mismatch)
+        if isinstance(fit, TorchState):
+            load_torch_state(self.member, self.scaler, state, fit)
+            for line in fit.changed:
+                _log.warning("%s", line)
+            load_averages(self.member, {}, settings=False)
             _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
             return
+        settings = not changed or on_mismatch == "checkpoint"
+        average_lines = average_differences(self.member, state)
         if changed and on_mismatch == "checkpoint":
-            if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
-                _log.warning(
-                    "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
-                )
-            self.member.gradients.loosen()
-            run = self._run
-            OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
-            if run is not None:
-                self.resolve(run)
+            self._build_anew(state)
+            fit = check_fits(self.member, self._config, state)
+        load_state(self.member, self._config, self.precision, state, fit, settings=settings)
+        load_averages(self.member, state, settings=on_mismatch == "checkpoint")
         for line in changed:
             _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
-        for line in misfits(self.member, state):
-            what = "is dropped" if line.endswith("alone") else "starts anew"
-            _log.warning("%s; its optimizer state %s", line, what)
-        settings = not changed or on_mismatch == "checkpoint"
-        load_state(self.member, self._config, self.precision, state, settings=settings)
+        for line in average_lines:
+            _log.warning("%s; an average that the checkpoint lacks begins with the next update", line)
+        for line in fit.changed:
+            _log.warning("%s", line)
+
+    def _build_anew(self, state: Mapping[str, Any]) -> None:
+        """Become what the checkpoint's configuration describes."""
+        if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
+            _log.warning(
+                "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
+            )
+        self.member.gradients.loosen()
+        run, averages = self._run, self.member.averages
+        OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
+        self.member.averages = averages
+        if run is not None:
+            self.resolve(run)
 
     @final
     def check_state(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> list[str]:
@@ -527,37 +573,51 @@ class OptimScheduler:
         Raises:
             CheckpointError: see `load_state_dict`.
         """
+        return self._looked_at(state, on_mismatch)[0]
+
+    def _looked_at(
+        self, state: Mapping[str, Any], on_mismatch: OnMismatch
+    ) -> tuple[list[str], Fit | TorchState]:
+        """A line for every setting that differs, and what of the state may be loaded."""
         one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
+        in_part = on_mismatch == "config"
+        self.member.check_own_weights("load_state_dict")
         if self.member.window and not self.sync.flushable:
             raise CheckpointError(
                 "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
                 "keeps out of reach; load it after a window's end, or build model and OptimScheduler anew"
             )
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
         if "version" not in state:
-            check_torch_state(self.member, state)
-            return []
+            return [], check_torch_state(self.member, state, self._config["optim_conf"], in_part=in_part)
         check_whole(state)
         changed = config_differences(state["config"], self._config)
-        if changed and on_mismatch == "error":
+        told = [*changed, *average_differences(self.member, state)]
+        if told and on_mismatch == "error":
             raise CheckpointError(
                 "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
-                "says which side wins:\n  " + "\n  ".join(changed)
+                "says which side wins:\n  " + "\n  ".join(told)
             )
-        described = self
-        if changed and on_mismatch == "checkpoint":
-            self._chosen.check_buildable(changed)
-            try:
-                described = type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
-            except OptimSchedulerError as error:
-                raise CheckpointError(
-                    f"the checkpoint's configuration cannot be built here: {error}"
-                ) from error
-        check_fits(described.member, described._config, state, in_part=on_mismatch == "config")
-        return changed
+        described = self._described_by(state, changed) if changed and not in_part else self
+        if state["config"]["schedule"] == described._config["schedule"]:
+            check_feedback(described.schedule, state["feedback"])
+        settings = not (changed and in_part)
+        member, config = described.member, described._config
+        return changed, check_fits(member, config, state, settings=settings, in_part=in_part)
+
+    def _described_by(self, state: Mapping[str, Any], changed: Sequence[str]) -> Self:
+        """Another object, as the checkpoint's configuration describes it."""
+        self._chosen.check_buildable(changed)
+        try:
+            return type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
+        except (OptimSchedulerError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
 
     def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the constructor that build what the checkpoint's configuration describes."""
         conf: dict[str, Any] = dict(state["config"])
+        conf.pop("clip_together", None)  # the dict's
         conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
         conf |= {"distributed": self.distributed, "check_ranks": bool(self.member.check_every)}
         conf |= {"layout": self.layout}
@@ -620,10 +680,16 @@ def _renamed(time_func: Timer | None, optim_name: str | None) -> Timer:
     return lambda names: time_func([names[0], optim_name or names[1]])
 
 
-def _check_names(optim_loss: object, updated_modules: object, exclude: object) -> None:
+def _check_names(optim_loss: object, updated_modules: Names | None, exclude: Names) -> None:
     if not (optim_loss is None or (isinstance(optim_loss, str) and optim_loss)):
         raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r:.80}")
     for key, names in {"updated_modules": updated_modules, "exclude": exclude}.items():
-        many = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
-        if not (many or (names is None and key == "updated_modules")) or names == "":
-            raise ConfigError(f"{key} must be a name or a list of names, got {names!r:.80}")
+        if names is None and key == "updated_modules":
+            continue
+        for each in _listed(names) if isinstance(names, str | Mapping | Sequence) else [names]:
+            read_selector(key, each)
+
+
+def _listed(names: Names) -> list[object]:
+    """One selector is a list of one."""
+    return [names] if isinstance(names, str | Mapping) else list(names)

@@ -15,9 +15,10 @@ from optimscheduler.ledger import StepReport
 from optimscheduler.losses import by_name
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.scalars import Scalar
-from optimscheduler.settings import OnMismatch, Unowned
+from optimscheduler.settings import ClipTogether, OnMismatch, Unowned
 from optimscheduler.step import BatchStep, Timer, untimed
 from optimscheduler.sync import sync_for
+from optimscheduler.together import sets_of
 
 __all__ = ["OptimSchedulerDict"]
 
@@ -38,20 +39,31 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
     Args:
         members: name -> OptimScheduler, all over the same model and in the same precision.
         unowned: what to do about trainable parameters that no member owns: `"warn"` or `"error"`.
+        clip_together: members whose gradients are clipped as one: True for all, a list of names, or a list
+            of such lists. Their norm is that of all their gradients, each as it will be applied; the factor,
+            and the decision to refuse, are the same for all. They need the same `accum_grad`,
+            `step_per_update`, `grad_clip`, `grad_norm_type` and `guard`.
 
     Raises:
-        ConfigError: there is no member, or they differ in model or precision.
+        ConfigError: there is no member, they differ in model or precision, or those clipped together in what
+            one norm needs.
         ParameterError: a trainable parameter has two owners, or none and `unowned="error"`.
     """
 
-    def __init__(self, members: Mapping[str, OptimScheduler], *, unowned: Unowned = "warn") -> None:
+    def __init__(
+        self,
+        members: Mapping[str, OptimScheduler],
+        *,
+        unowned: Unowned = "warn",
+        clip_together: ClipTogether = False,
+    ) -> None:
         one_of("unowned", unowned, ["warn", "error"])
         if not members:
             raise ConfigError("an OptimSchedulerDict needs at least one OptimScheduler")
         self._members = dict(members)
         self._check_alike()
         self._check_owners(unowned)
-        self._adopt()
+        self._adopt(clip_together)
 
     def _check_alike(self) -> None:
         (first_name, first), *others = self._members.items()
@@ -90,16 +102,22 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
             raise ParameterError(message)
         _log.warning("%s; they will not train", message)
 
-    def _adopt(self) -> None:
-        first = next(iter(self._members.values()))
-        for optim in self._members.values():
-            optim.adopt(first.precision)
+    def _adopt(self, clip_together: object) -> None:
+        """Make one line of the members."""
         members = {name: optim.member for name, optim in self._members.items()}
+        self._together = sets_of(clip_together, members)
+        first = next(iter(self._members.values()))
+        set_of = {name: names for names in self._together for name in names}
+        for name, optim in self._members.items():
+            together = set_of.get(name, ())
+            optim.adopt(first.precision, together)
+            if together:
+                optim.member.guard = members[together[0]].guard  # one norm, one memory of it
         owners = [member.gradients.parameters for member in members.values()]
         sync = (
             first.sync if len(owners) == 1 else sync_for(first.model, owners, distributed=first.distributed)
         )
-        self._line = BatchStep(first.model, members, first.precision, sync)
+        self._line = BatchStep(first.model, members, first.precision, sync, self._together)
 
     def __getitem__(self, name: str) -> OptimScheduler:
         return self._members[name]
@@ -186,29 +204,64 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Go on from a saved state; see `OptimScheduler.load_state_dict`.
 
-        Nothing is changed unless everything fits, in every member.
+        Nothing is changed unless everything fits, in every member. With `on_mismatch="config"` members that
+        only one side has are passed over, and named.
 
         Raises:
             CheckpointError: the names differ, or a member's state does not fit.
         """
-        if set(state) != set(self._members):
-            raise CheckpointError(
-                f"the checkpoint has the OptimSchedulers {sorted(map(str, state))}, "
-                f"this dict has {sorted(self._members)}"
-            )
-        for name, optim in self._members.items():
+        shared = self._shared_with(state, in_part=on_mismatch == "config")
+        for name, optim in shared.items():
             try:
                 optim.check_state(state[name], on_mismatch)
             except CheckpointError as error:
                 raise CheckpointError(f"{name}: {error}") from error
-        for name, optim in self._members.items():
+        self._check_in_step(state)
+        for name in self._members.keys() - shared.keys():
+            _log.warning("%s is not in the checkpoint; it stays as it is", name)
+        for name in state.keys() - shared.keys():
+            _log.warning("%s is in the checkpoint alone; its state is dropped", name)
+        for name, optim in shared.items():
             optim.load_state_dict(state[name], on_mismatch)
-        self._adopt()
+        self._adopt((_sets_in(state) if on_mismatch == "checkpoint" else self._together) or None)
         if on_mismatch == "checkpoint":  # members that were built anew had loss scales of their own
-            for name, optim in self._members.items():
+            for name, optim in shared.items():
                 optim.load_state_dict(state[name])
+
+    def _shared_with(self, state: Mapping[str, Any], *, in_part: bool) -> dict[str, OptimScheduler]:
+        """The members that a checkpoint has too: all of them, unless told to take what fits."""
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
+        shared = {name: optim for name, optim in self._members.items() if name in state}
+        if not shared or (not in_part and set(state) != set(self._members)):
+            hint = "; on_mismatch='config' takes those that both have" if shared else ""
+            raise CheckpointError(
+                f"the checkpoint has the OptimSchedulers {sorted(map(str, state))}, "
+                f"this dict has {sorted(self._members)}{hint}"
+            )
+        return shared
+
+    def _check_in_step(self, state: Mapping[str, Any]) -> None:
+        """Members that are clipped together close their windows together.
+
+        Raises:
+            CheckpointError: in the saved run they did not.
+        """
+        for names in self._together:
+            clocks = [state[name].get("clock") for name in names if name in state]
+            if clocks and clocks.count(clocks[0]) < len(clocks):
+                raise CheckpointError(
+                    f"clip_together: the windows of {', '.join(names)} do not end in the same batches in "
+                    "this checkpoint, as after step(only=...); go on without clip_together"
+                )
 
 
 def _among(name: str, only: Collection[str] | None) -> bool:
     """Whether a batch is for the member of that name."""
     return only is None or name in ([only] if isinstance(only, str) else only)
+
+
+def _sets_in(states: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The members that were clipped together in a saved run, set by set."""
+    sets = dict.fromkeys(tuple(state.get("config", {}).get("clip_together", ())) for state in states.values())
+    return [names for names in sets if names]

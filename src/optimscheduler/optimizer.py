@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,20 +15,20 @@ from optimscheduler._torch_compat import takes_scale
 from optimscheduler.checks import boolean, number
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import check_call, class_at, reason
-from optimscheduler.parameters import OwnedParameters
+from optimscheduler.optimizer_keys import IMPLEMENTATIONS, parameters_name
+from optimscheduler.parameters import OwnedParameters, ParameterGroup
 from optimscheduler.shards import is_sharded
 
 __all__ = [
     "build_optimizer",
     "check_drivable",
     "find_optimizer",
-    "group_keys",
     "may_be_fused",
     "path_of",
     "peak_lr",
+    "sets_own_lr",
 ]
 
-_IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 _FUSED_DEVICES = {"cpu", "cuda"}
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -77,8 +77,11 @@ def path_of(optimizer_class: type[Optimizer]) -> str:
     )
 
 
-def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> float:
+def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> float | None:
     """The base learning rate: `optim_conf["lr"]`, or the optimizer's own default.
+
+    Returns:
+        None where that is None: the class may set its own step size.
 
     Raises:
         ConfigError: it is missing, no number, or not positive.
@@ -88,16 +91,16 @@ def peak_lr(optimizer_class: type[Optimizer], optim_conf: Mapping[str, Any]) -> 
     lr = optim_conf.get("lr", default)
     if isinstance(lr, torch.Tensor) and lr.numel() == 1:
         lr = lr.item()
+    if lr is None and parameter is not None and parameter.default is None:
+        return None
     if lr is None:
         raise ConfigError(f"optim_conf: {optimizer_class.__name__} needs an lr, which is missing")
     return number("optim_conf: lr", lr, above=0)
 
 
-def group_keys(optimizer_class: type[Optimizer]) -> list[str]:
-    """The settings that a parameter group may have of its own."""
-    return [
-        k for k in inspect.signature(optimizer_class).parameters if k not in ("params", *_IMPLEMENTATIONS)
-    ]
+def sets_own_lr(group: Mapping[str, Any]) -> bool:
+    """Whether the class computes the step size of a group by itself, and reads no `lr`: Adafactor's way."""
+    return group.get("lr") is None or group.get("relative_step") is True
 
 
 def build_optimizer(
@@ -107,38 +110,93 @@ def build_optimizer(
 
     Args:
         optimizer_class: from `find_optimizer`.
-        optim_conf: its keyword arguments.
+        optim_conf: its keyword arguments. An `lr` that the constructor does not take goes into the groups.
         owned: groups in order.
 
     Raises:
         ConfigError: a key that the optimizer does not take, or a value that it refuses.
     """
-    check_call(optimizer_class, optim_conf, "optim_conf", "params")
-    conf = dict(optim_conf)
-    if "lr" in conf:
+    conf, rest = dict(optim_conf), {}
+    if conf.get("lr") is not None:
         conf["lr"] = peak_lr(optimizer_class, conf)
-    _check_settings(optimizer_class, conf, owned)
-    groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
+        if not _takes(optimizer_class, "lr"):
+            rest["lr"] = conf.pop("lr")
+    check_call(optimizer_class, conf, "optim_conf", parameters_name(optimizer_class))
+    settings = [{**rest, **group.settings} for group in owned.groups]
+    _check_settings(optimizer_class, conf, list(zip(owned.groups, settings, strict=True)))
+    groups = [
+        {"params": list(group.parameters.values()), **own}
+        for group, own in zip(owned.groups, settings, strict=True)
+    ]
     try:
         return optimizer_class(groups, **conf)
     except Exception as error:  # whatever an optimizer raises
-        raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}") from error
+        raise ConfigError(
+            f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}"
+            f"{_taken_alone(optimizer_class, conf, owned)}"
+        ) from error
+
+
+def _takes(optimizer_class: type[Optimizer], key: str) -> bool:
+    parameters = inspect.signature(optimizer_class).parameters
+    return key in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _taken_alone(optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters) -> str:
+    """What to type where the class takes parameters with some numbers of dimensions and no others."""
+    taken: dict[int, bool] = {}
+    for group in owned.groups:
+        for parameter in group.parameters.values():
+            if parameter.ndim not in taken:
+                try:
+                    optimizer_class([{"params": [parameter], **group.settings}], **conf)
+                    taken[parameter.ndim] = True
+                except Exception:  # whatever it raises
+                    taken[parameter.ndim] = False
+    fit = sorted(ndim for ndim, fits in taken.items() if fits)
+    if not fit or len(fit) == len(taken):
+        return ""
+    return (
+        f". It takes parameters with {', '.join(map(str, fit))} dimensions: write updated_modules: "
+        f"{{ndim: {fit[0]}}}, and give the others to another OptimScheduler"
+    )
 
 
 def _check_settings(
-    optimizer_class: type[Optimizer], conf: Mapping[str, Any], owned: OwnedParameters
+    optimizer_class: type[Optimizer],
+    conf: Mapping[str, Any],
+    groups: Sequence[tuple[ParameterGroup, Mapping[str, Any]]],
 ) -> None:
     """Let the optimizer look at the settings of every group, which it would take as they are."""
     stand_in = torch.nn.Parameter(torch.zeros(2, 2))
-    plain = {key: value for key, value in conf.items() if key not in _IMPLEMENTATIONS}
+    plain = {key: value for key, value in conf.items() if key not in IMPLEMENTATIONS}
     _check_kinds(optimizer_class, conf, "optim_conf")
-    for group in owned.groups:
+    for group, settings in groups:
         where = "optim_conf" if not group.settings else f"param_groups: the rule '{group.label:.80}'"
-        _check_kinds(optimizer_class, group.settings, where)
+        _check_kinds(optimizer_class, settings, where)
+        named = inspect.signature(optimizer_class).parameters
+        hidden = {key: value for key, value in settings.items() if key not in named}
+        known = {key: value for key, value in settings.items() if key not in hidden}
         try:
-            optimizer_class([stand_in], **{**plain, **group.settings})
+            tried = optimizer_class([{"params": [stand_in], **hidden}], **{**plain, **known})
         except Exception as error:  # whatever an optimizer raises
             raise ConfigError(f"{where}: {optimizer_class.__name__} refuses this: {reason(error)}") from error
+        _check_lr(tried, {**plain, **settings}, where)
+
+
+def _check_lr(tried: Optimizer, settings: Mapping[str, Any], where: str) -> None:
+    """Check that a class which is given no lr has one of its own, and one which is given one reads it."""
+    group, name = tried.param_groups[0], type(tried).__name__
+    if group.get("relative_step") is True and settings.get("lr") is not None:
+        raise ConfigError(
+            f"{where}: lr: with relative_step=True {name} sets its own step size and does not read lr. Leave "
+            "lr out, or write relative_step: false"
+        )
+    if group.get("lr") is None and group.get("relative_step") is not True:
+        raise ConfigError(
+            f"{where}: {name} needs an lr, which is missing"
+            + ("; with relative_step=True it would set its own" if "relative_step" in group else "")
+        )
 
 
 def _check_kinds(optimizer_class: type[Optimizer], settings: Mapping[str, Any], where: str) -> None:

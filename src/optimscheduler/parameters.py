@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import unsaved_buffers
 from optimscheduler.errors import ParameterError, nearest
-from optimscheduler.group_rules import GroupRule, pattern
+from optimscheduler.group_rules import GroupRule
+from optimscheduler.selection import Selector, pattern, read_selector
 
 __all__ = [
     "OwnedParameters",
@@ -101,14 +102,14 @@ class OwnedParameters:
 
 
 def select(
-    model: nn.Module, updated_modules: Sequence[str] | None, exclude: Sequence[str]
+    model: nn.Module, updated_modules: Sequence[object] | None, exclude: Sequence[object]
 ) -> dict[str, nn.Parameter]:
     """The parameters of the named modules, less the excluded ones.
 
     Args:
         model: wrapped or not.
-        updated_modules: names or patterns; None is the whole model.
-        exclude: names or patterns of what is taken out again.
+        updated_modules: names, patterns or mappings, see `read_selector`; None is the whole model.
+        exclude: the same, for what is taken out again.
 
     Returns:
         Canonical name -> parameter, module by module as they are listed, in a module in the model's
@@ -118,8 +119,11 @@ def select(
         ParameterError: a name matches nothing, or nothing trainable is left.
     """
     names, parameters = _all_names(model)
-    chosen = list(names) if updated_modules is None else _matching("updated_modules", updated_modules, names)
-    excluded = set(_matching("exclude", exclude, names))
+    if updated_modules is None:
+        chosen = list(names)
+    else:
+        chosen = _matching("updated_modules", updated_modules, names, parameters)
+    excluded = set(_matching("exclude", exclude, names, parameters))
     owned = {names[key][0]: parameters[key] for key in chosen if key not in excluded}
     if not any(parameter.requires_grad for parameter in owned.values()):
         what = "the model" if updated_modules is None else f"updated_modules={list(updated_modules)}"
@@ -152,25 +156,40 @@ def _all_names(model: nn.Module) -> tuple[dict[int, list[str]], dict[int, nn.Par
     return names, {id(parameter): parameter for _, parameter in full}
 
 
-def _matching(what: str, texts: Sequence[str], names: Mapping[int, list[str]]) -> list[int]:
-    """The parameters that the patterns match, pattern by pattern."""
+def _matching(
+    what: str,
+    written: Sequence[object],
+    names: Mapping[int, list[str]],
+    parameters: Mapping[int, nn.Parameter],
+) -> list[int]:
+    """The parameters that the selectors match, one after the other."""
     chosen: dict[int, None] = {}
-    for text in texts:
-        fits = pattern(text).fullmatch
-        found = [key for key, aliases in names.items() if any(map(fits, aliases))]
+    for each in written:
+        selector = read_selector(what, each)
+        found = [key for key, aliases in names.items() if selector.fits(aliases, parameters[key].ndim)]
         if not found:
-            known = {
-                name.rsplit(".", depth)[0] for a in names.values() for name in a for depth in range(1, 9)
-            }
-            raise ParameterError(f"{what}: {text!r:.80} matches no parameter. {nearest(text, known)}")
+            raise ParameterError(
+                f"{what}: {each!r:.80} matches no parameter. {_instead(selector, names, parameters)}"
+            )
         chosen |= dict.fromkeys(found)
     return list(chosen)
 
 
+def _instead(
+    selector: Selector, names: Mapping[int, list[str]], parameters: Mapping[int, nn.Parameter]
+) -> str:
+    """What there is, for a selector that nothing fits."""
+    by_name = replace(selector, ndim="")
+    if there := {parameters[key].ndim for key, aliases in names.items() if by_name.fits(aliases, 0)}:
+        return f"Those of that name have {', '.join(map(str, sorted(there)))} dimensions."
+    known = {name.rsplit(".", depth)[0] for a in names.values() for name in a for depth in range(1, 9)}
+    return nearest(selector.names[0], known)
+
+
 def own(
     model: nn.Module,
-    updated_modules: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    updated_modules: Sequence[object] | None = None,
+    exclude: Sequence[object] = (),
     rules: Sequence[GroupRule] = (),
     base_lr: float = 1.0,
 ) -> OwnedParameters:

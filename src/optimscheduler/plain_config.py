@@ -42,8 +42,22 @@ def plain(value: object) -> Any:  # Any: a tree of plain values
     return repr(value)
 
 
-def differences(saved: object, now: object, place: str = "") -> Iterator[str]:
+def differences(
+    saved: object,
+    now: object,
+    place: str = "",
+    *,
+    there: str = "in the checkpoint",
+    here: str = "in the configuration",
+) -> Iterator[str]:
     """A line for every place where two trees of plain values differ.
+
+    Args:
+        saved: one of them.
+        now: the other.
+        place: where in a larger tree they are.
+        there: what to call the place of the first.
+        here: what to call the place of the second.
 
     >>> list(differences({"lr": 1, "betas": [0.9, 0.99]}, {"lr": 2, "betas": [0.9, 0.99]}))
     ['lr: 1 in the checkpoint, 2 in the configuration']
@@ -51,9 +65,10 @@ def differences(saved: object, now: object, place: str = "") -> Iterator[str]:
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         for key in [*saved, *(k for k in now if k not in saved)]:
             inner = f"{place}.{key}" if place else str(key)
-            yield from differences(saved.get(key, _MISSING), now.get(key, _MISSING), inner)
+            pair = saved.get(key, _MISSING), now.get(key, _MISSING)
+            yield from differences(*pair, inner, there=there, here=here)
     elif saved != now and not (saved != saved and now != now):  # NaN is the same as NaN here
-        yield f"{place}: {saved!r} in the checkpoint, {now!r} in the configuration"
+        yield f"{place}: {saved!r} {there}, {now!r} {here}"
 
 
 class _Missing:

@@ -64,9 +64,14 @@ class Precision(Protocol):
     def scaler(self, name: str) -> LossScale | None:
         """The loss scale of that loss, if there is one."""
 
+    def met_half(self) -> None:
+        """A loss came of a forward pass that was, in part, in float16."""
+
 
 class FullPrecision:
     """The model's own precision; nothing is scaled."""
+
+    said_half = False
 
     def __str__(self) -> str:
         return "as the model is, no autocast"
@@ -99,6 +104,16 @@ class FullPrecision:
     def scaler(self, name: str) -> LossScale | None:  # noqa: ARG002  # the protocol's
         """None."""
         return None
+
+    def met_half(self) -> None:
+        """Said once: it is somebody else's cast, and nobody's loss scale."""
+        if not self.said_half:
+            self.said_half = True
+            _log.warning(
+                "the forward pass casts to float16 (an autocast of the loop's, or of a host, as accelerate "
+                "with mixed_precision='fp16' has), and nothing scales the loss: gradients below 6e-8 become "
+                "0. Write use_amp='fp16', which scales it, or cast to bfloat16 (mixed_precision='bf16')"
+            )
 
 
 class Autocast(FullPrecision):
@@ -225,6 +240,9 @@ class LossScaled(Autocast):
     def record(self, name: str, norm: Scalar, loss: Scalar | None) -> None:
         """For the scale of that loss."""
         self.scaler(name).record(is_finite(norm), told=loss is None or is_finite(loss))
+
+    def met_half(self) -> None:
+        """It is our own cast, or is scaled all the same."""
 
     def settle(self, open_losses: Collection[str]) -> None:
         """Adapt the scales of the losses that feed no open window."""

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from optimscheduler._torch_compat import copy_all_
 from optimscheduler.errors import RankError
+from optimscheduler.plain_config import differences, fingerprint
 
-__all__ = ["Ranks", "absence_behind", "meeting"]
+__all__ = ["Ranks", "absence_behind", "check_alike", "meeting"]
+
+_LISTED: Final = 5  # differences, or ranks, that are told one by one
 
 _GLOO = "gloo/"
 """What torch's messages contain when a rank did not come; on gloo it has no exception class for that."""
@@ -126,6 +130,25 @@ class Ranks:
             for tensor, piece in zip(same, pieces, strict=True):
                 tensor.data.copy_(piece.view_as(tensor))  # a graph that has seen a buffer stays good
 
+    def compare_config(self, config: Mapping[str, Any], device: torch.device) -> None:
+        """Check that every rank has the same configuration, plain values; its settings cross only if not.
+
+        Raises:
+            RankError: one differs; it is named, with the settings and both values.
+        """
+        prints = self.gather(torch.tensor([fingerprint(config)], dtype=torch.float64, device=device))[:, 0]
+        if bool((prints == prints[0]).all()):
+            return
+        everybody: list[Any] = [None] * self.count  # Any: filled in place
+        with meeting("compare configurations"):
+            dist.all_gather_object(everybody, dict(config), group=self._group)
+        for rank, other in enumerate(everybody):
+            lines = list(differences(other, everybody[0], there="there", here="on rank 0"))
+            if lines:
+                more = f", and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+                told = "; ".join(lines[:_LISTED])
+                raise RankError(f"rank {rank} differs from rank 0 in the configuration: {told}{more}")
+
     def compare(self, facts: Mapping[str, float], device: torch.device) -> None:
         """Check that every rank has the same numbers.
 
@@ -139,6 +162,30 @@ class Ranks:
                     raise RankError(
                         f"rank {rank} differs from rank 0 in the {fact}: {other!r} there, {first!r} on rank 0"
                     )
+
+
+def check_alike(what: str, answers: Sequence[bool | None], words: tuple[str, str, str]) -> None:
+    """Check that all ranks answer a question alike; all must have the answers of all.
+
+    Args:
+        what: the setting or argument that it is about.
+        answers: rank by rank; None does not count.
+        words: for yes, for no, and what to do.
+
+    Raises:
+        RankError: they do not.
+    """
+    yes, no = (_ranks_named([r for r, given in enumerate(answers) if given is a]) for a in (True, False))
+    if yes and no:
+        raise RankError(f"{what} {words[0]} on {yes}, and {words[1]} on {no}. {words[2]}")
+
+
+def _ranks_named(ranks: Sequence[int]) -> str:
+    """Their numbers, as in `ranks 0, 1`; nothing for none."""
+    if len(ranks) < 2:
+        return f"rank {ranks[0]}" if ranks else ""
+    listed = ", ".join(map(str, ranks[:_LISTED]))
+    return f"ranks {listed}" if len(ranks) <= _LISTED else f"{len(ranks)} ranks ({listed}, ...)"
 
 
 def _flat(leaf: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from optimscheduler.schedules import Schedule
 
 __all__ = [
     "AccumGrad",
+    "ClipTogether",
     "GradNormType",
     "Layout",
     "LrClock",
@@ -22,6 +23,7 @@ __all__ = [
     "ParamGroups",
     "Unowned",
     "UseAmp",
+    "WrittenClip",
     "WrittenGuard",
     "WrittenSchedule",
     "WrittenSchedules",
@@ -30,8 +32,8 @@ __all__ = [
 OptimType: TypeAlias = str | type[Optimizer] | Optimizer
 """A name or a dotted path, a class, or an optimizer that is there already."""
 
-Names: TypeAlias = str | Sequence[str]
-"""One name or pattern, or several."""
+Names: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+"""A name or pattern, or `{"name": ..., "ndim": ...}`; or several. Any: a list of names, a number or text."""
 
 UseAmp: TypeAlias = bool | Literal["fp16", "bf16"]
 GradNormType: TypeAlias = float | Literal["inf"]
@@ -53,3 +55,9 @@ ParamGroups: TypeAlias = Sequence[Mapping[str, Any]]
 
 WrittenGuard: TypeAlias = float | Mapping[str, float]
 """The z of `SpikeGuard`, or its arguments."""
+
+WrittenClip: TypeAlias = float | Mapping[str, float]
+"""The largest norm, or `{"norm", "value"}` or `{"norm", "agc", "eps"}`, of which each may be left out."""
+
+ClipTogether: TypeAlias = bool | Sequence[str] | Sequence[Sequence[str]] | None
+"""All members, some by name, or several sets of names."""

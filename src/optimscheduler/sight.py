@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from optimscheduler._torch_compat import graph_age, leaf_of
+from optimscheduler._torch_compat import dtypes_of, graph_age, leaf_of
 
 __all__ = ["Sight"]
 
@@ -27,12 +28,14 @@ class Sight:
         reentrant: a node ran a backward of its own (torch's reentrant checkpoint, fairscale's, DeepSpeed's).
         blind: torch did not say which leaves there are.
         has_strays: there are, or were, parameters that were reached and are not the owners'.
+        half: a part of a graph was computed in float16. Only graphs of a new shape are looked at for it.
     """
 
     def __init__(self) -> None:
         self.reentrant = False
         self.has_strays = False
         self.blind = False
+        self.half = False
         self._strays: list[weakref.ref[Tensor]] = []
         self._known: dict[tuple[object, ...] | None, int] = {}  # shape -> graphs of it still to be trusted
 
@@ -54,14 +57,23 @@ class Sight:
         if left:
             self._known[shape] = left - 1
             return
-        self._walk(root, owned)
+        nodes = _nodes(root)
+        self._walk(nodes, owned)
+        if shape is None or shape not in self._known:
+            self._look_for_half(nodes)
         if len(self._known) == _KEPT:
             self._known.clear()
         if shape is not None:
             self._known[shape] = _TRUSTED - 1
 
-    def _walk(self, root: Node | None, owned: Container[int]) -> None:
-        nodes = _nodes(root)
+    def look_for_half(self, root: Node | None) -> None:
+        """Take note of that alone."""
+        self._look_for_half(_nodes(root))
+
+    def _look_for_half(self, nodes: Sequence[Node]) -> None:
+        self.half = self.half or any(torch.float16 in dtypes_of(node) for node in nodes)
+
+    def _walk(self, nodes: Sequence[Node], owned: Container[int]) -> None:
         kinds = {kind: kind.__name__ for kind in set(map(type, nodes))}
         self.reentrant = self.reentrant or any("CheckpointFunction" in name for name in kinds.values())
         leaves = [leaf_of(node) for node in nodes if kinds[type(node)] == "AccumulateGrad"]

@@ -9,28 +9,44 @@ clock, ledger, guard, feedback
 values      what was left in the optimizer's groups, or left out
 layout      which small parameters lie side by side, by name; None, or left out, for none
 window      the open window, with its gradients by name
+averages    running averages of the weights, by name; left out where there are none
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from optimscheduler.errors import CheckpointError
+from optimscheduler.first_step import FirstStep
 from optimscheduler.member import Member
-from optimscheduler.optimizer_state import load_optimizer, optimizer_by_name
+from optimscheduler.optimizer_state import (
+    first_step_with,
+    load_optimizer,
+    optimizer_by_name,
+    taken_by_groups,
+)
+from optimscheduler.plain_config import differences
 from optimscheduler.precision import Precision
+from optimscheduler.same_parameters import fitting_parameters, misfits, shape_of
+from optimscheduler.saved_numbers import unfit_numbers
+from optimscheduler.state_entries import check_entries, compare_entries
+from optimscheduler.state_parts import check_parts
+from optimscheduler.weight_average import settings_in
 
 __all__ = [
+    "Fit",
+    "average_differences",
     "check_fits",
     "check_whole",
+    "load_averages",
     "load_state",
-    "misfits",
     "state_of",
 ]
 
@@ -55,7 +71,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
     return {
         "version": VERSION,
         "config": copy.deepcopy(config),  # loaders may write into what they are given
-        "parameters": {name: _shape(parameter) for name, parameter in m.owned.by_name.items()},
+        "parameters": {name: shape_of(parameter) for name, parameter in m.owned.by_name.items()},
         "optimizer": optimizer_by_name(m.optimizer, list(m.owned.by_name)),
         "scaler": None if scaler is None else scaler.state_dict(),
         "clock": m.clock.state_dict(),
@@ -65,6 +81,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "values": m.values.state_dict(),
         "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
+        **({"averages": [average.state_dict() for average in m.averages]} if m.averages else {}),
     }
 
 
@@ -72,12 +89,14 @@ def check_whole(state: Mapping[str, Any]) -> None:
     """Check that a saved state is one that this package reads.
 
     Raises:
-        CheckpointError: its version is another, or a part is missing.
+        CheckpointError: its version is another, or a part is missing or not what it should be.
     """
-    if state["version"] != VERSION:
+    if type(state["version"]) is not int or state["version"] != VERSION:
         raise CheckpointError(f"this state has version {state['version']!r}; this package reads {VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise CheckpointError(f"this state is damaged: it has no {', '.join(missing)}")
+    with _damage_named():
+        check_parts(state)
 
 
 @contextmanager
@@ -85,20 +104,44 @@ def _damage_named() -> Iterator[None]:
     """Whatever reading a part that is not what it should be raises becomes an error that says so."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"this state is damaged inside one of its parts: {error!r}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A saved state that fits.
+
+    Attributes:
+        optimizer: the part of it that may be loaded into the optimizer.
+        first: what the optimizer's first step makes.
+        changed: a line for everything that begins anew or is left out.
+    """
+
+    optimizer: Mapping[str, Any]
+    first: FirstStep
+    changed: list[str]
+
+
 def check_fits(
-    m: Member, config: Mapping[str, Any], state: Mapping[str, Any], *, in_part: bool = False
-) -> None:
+    m: Member,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    settings: bool = True,
+    in_part: bool = False,
+) -> Fit:
     """Check that a saved state belongs to these parameters and this optimizer.
 
     Args:
         m: the member.
         config: its configuration.
         state: the saved state.
-        in_part: take what fits, where parameters differ.
+        settings: the groups' lr, betas, ... are taken from it too.
+        in_part: take what fits, where parameters or the options of the optimizer differ.
+
+    Returns:
+        What of it may be loaded.
 
     Raises:
         CheckpointError: it does not fit; every difference is listed. Or a loader has left a part of it out.
@@ -119,23 +162,109 @@ def check_fits(
     if there != here or (wrong and not in_part):
         hint = "" if there != here else "\non_mismatch='config' takes what fits"
         raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong) + hint)
+    with _damage_named():
+        named = {*_named_settings(config), *_named_settings(state["config"])}
+        return _fit_of(m, state, named, settings=settings, in_part=in_part)
 
 
-def misfits(m: Member, state: Mapping[str, Any]) -> list[str]:
-    """A line for every parameter whose optimizer state starts anew here, or is of no use here."""
-    missing, gone = parameter_differences(state["parameters"], m.owned.by_name)
-    kept = state["optimizer"].get("present", state["optimizer"]["state"])
-    return missing + [line for name, line in gone.items() if name in kept or not kept]
+def _named_settings(config: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of the optimizer that a configuration names."""
+    yield from config["optim_conf"]
+    for rule in config.get("param_groups") or []:
+        yield from rule
+
+
+def _fit_of(
+    m: Member, state: Mapping[str, Any], named: Collection[str], *, settings: bool, in_part: bool
+) -> Fit:
+    """What of a saved state the optimizer can go on with."""
+    names, saved = list(m.owned.by_name), state["optimizer"]
+    asked = FirstStep(m.optimizer, named=named)
+    taken = taken_by_groups(m.optimizer, names, saved, asked, settings=settings)
+    if lines := unfit_numbers(m.optimizer, taken):
+        raise CheckpointError("this state is damaged: " + "; ".join(lines))
+    first = first_step_with(m.optimizer, taken, asked)
+    fitting = fitting_parameters(m, state)
+    _check_pending(fitting, state["window"]["gradients"])
+    entries = compare_entries(m.optimizer, fitting, saved, first, same_class=True)
+    changed = [f"{line}; its optimizer state {_fate(line)}" for line in misfits(m, state)]
+    changed += check_entries(m.optimizer, entries, in_part=in_part)
+    if _begins(m, state, first):
+        name = type(m.optimizer).__name__
+        changed.append(f"no optimizer state of {name} is in the checkpoint; all of it begins anew")
+    return Fit(optimizer=entries.taken, first=first, changed=changed)
+
+
+def _check_pending(fitting: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor]) -> None:
+    """Check the gradients of parameters that had no shape yet when the state was saved."""
+    for name, gradient in gradients.items():
+        here = shape_of(fitting[name]) if name in fitting else None
+        if here is not None and list(gradient.shape) != here:
+            raise CheckpointError(
+                f"this state is damaged: window.gradients.{name} has shape {tuple(gradient.shape)}, and its "
+                f"parameter {tuple(here)}"
+            )
+
+
+def _begins(m: Member, state: Mapping[str, Any], first: FirstStep) -> bool:
+    """Whether a run that had no optimizer state goes on with an optimizer that keeps some."""
+    if state["optimizer"].get("present", state["optimizer"]["state"]) or not state["ledger"]["applied"]:
+        return False
+    return any(first.state(p) for p in m.owned.by_name.values() if p.requires_grad and not is_lazy(p))
+
+
+def _fate(line: str) -> str:
+    return "is dropped" if line.endswith("alone") else "starts anew"
+
+
+def average_differences(m: Member, state: Mapping[str, Any]) -> list[str]:
+    """A line for every setting of an `Average` that differs, or that one side alone has."""
+    with _damage_named():
+        saved = _numbered([settings_in(average) for average in state.get("averages", ())])
+    return list(differences(saved, _numbered([average.settings for average in m.averages])))
+
+
+def _numbered(settings: Sequence[State]) -> dict[str, State]:
+    return {f"Average {number}": each for number, each in enumerate(settings, start=1)}
+
+
+def load_averages(m: Member, state: Mapping[str, Any], *, settings: bool) -> None:
+    """Go on with the averages that the state has; the others begin anew with the next update.
+
+    Args:
+        m: the member.
+        state: the saved state, or one of another library, which has none.
+        settings: take decay, ... from the state, too.
+    """
+    for average in m.averages:
+        average.restart()
+    for average, saved in zip(m.averages, state.get("averages", ()), strict=False):
+        average.load_state_dict(saved, m.gradients, settings=settings)
 
 
 def load_state(
-    m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
+    m: Member,
+    config: Mapping[str, Any],
+    precision: Precision,
+    state: Mapping[str, Any],
+    fit: Fit,
+    *,
+    settings: bool,
 ) -> None:
-    """Go on from a saved state that fits; `settings` takes the groups' lr, betas, ... from it too.
+    """Go on from a saved state that `check_fits` has found good.
+
+    Args:
+        m: the member.
+        config: its configuration.
+        precision: of the line.
+        state: the saved state.
+        fit: from `check_fits`.
+        settings: take the groups' lr, betas, ... from it too.
 
     Raises:
-        CheckpointError: a part of it is not what it should be.
+        CheckpointError: the class of the optimizer refuses its part.
     """
+    load_optimizer(m.optimizer, list(m.owned.by_name), fit.optimizer, settings=settings, first=fit.first)
     with _damage_named():
         _load_parts(m, config, precision, state, settings=settings)
 
@@ -143,12 +272,7 @@ def load_state(
 def _load_parts(
     m: Member, config: Mapping[str, Any], precision: Precision, state: Mapping[str, Any], *, settings: bool
 ) -> None:
-    scaler = precision.scaler(m.loss)
-    owned, shapes = m.owned.by_name, state["parameters"]
-    fitting = {name for name in owned if name in shapes and shapes[name] in (None, _shape(owned[name]))}
-    saved = state["optimizer"]
-    present = [name for name in saved.get("present", saved["state"]) if name in fitting]
-    load_optimizer(m.optimizer, list(owned), {**saved, "present": present}, settings=settings)
+    scaler, fitting = precision.scaler(m.loss), fitting_parameters(m, state)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     m.clock.load_state_dict(state["clock"])
@@ -185,28 +309,3 @@ def _rescale(m: Member, precision: Precision, saved: float) -> None:
     if factor != 1.0:
         for gradient in pending:
             gradient.mul_(factor)
-
-
-def _shape(parameter: nn.Parameter) -> list[int] | None:
-    return None if is_lazy(parameter) else list(parameter.shape)
-
-
-def parameter_differences(
-    saved: Mapping[str, Sequence[int] | None], now: Mapping[str, nn.Parameter]
-) -> tuple[list[str], dict[str, str]]:
-    """Where the parameters of a saved state and those of now differ.
-
-    Args:
-        saved: canonical name -> shape in the checkpoint; None of a lazy one.
-        now: canonical name -> parameter.
-
-    Returns:
-        A line for every parameter that is missing in the checkpoint or has another shape there; and for those
-        that are in the checkpoint alone, name -> line.
-    """
-    lines = [f"{name} is not in the checkpoint" for name in now if name not in saved]
-    for name in (name for name in saved if name in now):
-        there, here = saved[name], _shape(now[name])
-        if there is not None and here is not None and list(there) != here:
-            lines.append(f"{name} has shape {tuple(there)} in the checkpoint, {tuple(here)} here")
-    return lines, {name: f"{name} is in the checkpoint alone" for name in saved if name not in now}

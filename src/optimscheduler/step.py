@@ -4,11 +4,12 @@ BatchStep.step(losses)
   1  clock      which members does this batch concern, whose window does it complete?
   2  losses     pick each by name, all before any backward
   3  backward   one per distinct loss: scaled, never in place, into the owners' gradients only
-  -- for each member whose window is complete, after all backwards --
+  -- for each member whose window is complete, after all backwards: `closing` --
   4  sync       gradients and weight of all ranks meet (nothing to do where the wrapper did it);
                 where small parameters lie side by side, their gradients come together
   5  divide     total weight x loss scale: the mean and the unscaling are one number
-  6  norm       of the own gradients as they will be applied, a device scalar
+  6  norm       of the own gradients as they will be applied, a device scalar; one for several members
+                where they are clipped together
   7  decide     finite? a spike? a device bool
   8  values     write the learning rate into the groups
   9  apply      weights move by gradient x clip factor / divisor, or not at all
@@ -27,19 +28,20 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler._torch_compat import graph_age
-from optimscheduler.apply import kernel_for
 from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
+from optimscheduler.closing import Closing
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
-from optimscheduler.isolation import Isolation, lateness_behind, zeroed
+from optimscheduler.isolation import Isolation, change_behind, lateness_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
 from optimscheduler.owners import Claim
 from optimscheduler.precision import Precision, forget_casts
 from optimscheduler.ranks import absence_behind
-from optimscheduler.scalars import Scalar, is_not, seen
+from optimscheduler.scalars import Scalar
 from optimscheduler.sync import GradientSync
+from optimscheduler.together import check_undivided
 
 __all__ = ["BatchStep", "Timer", "untimed"]
 
@@ -74,16 +76,25 @@ class BatchStep:
         members: name -> member.
         precision: of the forward pass, with a loss scale per distinct loss.
         sync: how the gradients of the ranks meet.
+        together: names of members that are clipped by one norm, set by set.
     """
 
     def __init__(
-        self, model: nn.Module, members: Mapping[str, Member], precision: Precision, sync: GradientSync
+        self,
+        model: nn.Module,
+        members: Mapping[str, Member],
+        precision: Precision,
+        sync: GradientSync,
+        together: Sequence[Sequence[str]] = (),
     ) -> None:
         self.members = dict(members)
         self.precision = precision
         self.sync = sync
         self._opened: dict[str, Beat] | None = None
         self._model = model
+        self._together = together
+        self._set_of = {name: names for names in together for name in names}
+        self._closing = Closing(model, precision, sync)
         self._claim = Claim(model, members.values())
         self._device_type = next(model.parameters()).device.type
         self._since: int | None = None  # how old graphs were before the forward pass
@@ -98,6 +109,7 @@ class BatchStep:
             step_num: the batch number, from 1; None counts.
             last: this batch ends its window, though that is not full.
         """
+        self._check_own_weights("forward")
         self._opened = self._beats(step_num, last)
         try:
             completes = all(beat.completes for beat in self._opened.values())
@@ -126,7 +138,8 @@ class BatchStep:
         their windows, where `forward` was not entered to say so.
         """
         if epoch is not None:
-            whole("epoch_num", epoch, least=1, unit="epochs")
+            epoch = whole("epoch_num", epoch, least=1, unit="epochs")
+        self._check_own_weights("step")
         beats = self._take(step_num, self.members if only is None else only, last)
         self._follow(beats)
         self._backward(beats, losses, weight, timer, logger)
@@ -138,6 +151,7 @@ class BatchStep:
 
     def flush(self, timer: Timer = untimed, logger: logging.Logger = _log) -> dict[str, StepReport]:
         """Close every open window as it is; the next batch opens a new one."""
+        self._check_own_weights("flush")
         if not self.sync.flushable and any(member.window for member in self.members.values()):
             raise ConfigError(
                 "flush: under fully_shard the gradients of an open window cannot be reduced after its last "
@@ -149,6 +163,10 @@ class BatchStep:
         pending = [name for name, member in self.members.items() if member.window]
         self._follow(pending)
         return self._close(pending, timer, logger)
+
+    def _check_own_weights(self, what: str) -> None:
+        for member in self.members.values():
+            member.check_own_weights(what)
 
     def _follow(self, names: Iterable[str]) -> None:
         """Others may have replaced parameters in the model and in the optimizers of these members."""
@@ -169,6 +187,8 @@ class BatchStep:
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
+        if self._together:
+            check_undivided(self._together, names)
         beats, self._opened = self._opened or self._beats(step_num, last), None
         for beat in beats.values():
             if step_num is not None and step_num != beat.batch:
@@ -202,7 +222,7 @@ class BatchStep:
             for member in turn.members.values():
                 member.window.expect(turn.weight)
             if self.precision.lacks_reference(loss):
-                self.precision.refer(loss, 1.0 if turn.weight is None else self.sync.largest(turn.weight))
+                self.precision.refer(loss, self.sync.largest(turn.weight))
         left = len(turns)
         try:
             with self.sync.backward():
@@ -241,12 +261,16 @@ class BatchStep:
             if explained := self._explained(error, name):
                 raise explained from error
             raise
+        if isolation.casts_to_half:
+            self.precision.met_half()
 
     def _explained(self, error: RuntimeError, loss: str) -> OptimSchedulerError | None:
         """What torch's error in a backward says of the loop."""
-        return absence_behind(
-            error, f"reduce the gradients of loss {loss!r} in its backward"
-        ) or lateness_behind(error, loss, shared=self._claim.is_shared())
+        return (
+            absence_behind(error, f"reduce the gradients of loss {loss!r} in its backward")
+            or change_behind(error, loss)
+            or lateness_behind(error, loss, shared=self._claim.is_shared())
+        )
 
     def _isolation(self, members: Mapping[str, Member], loss: str) -> Isolation:
         """What keeps the backwards of a loss for these members apart from others."""
@@ -265,10 +289,15 @@ class BatchStep:
         reports: dict[str, StepReport] = {}
         errors: list[NonFiniteError] = []
         for name in names:
-            try:
-                reports[name] = self._update(name, timer, logger)
-            except NonFiniteError as error:
-                errors.append(error)
+            if name not in self._set_of:
+                try:
+                    reports[name] = self._update(name, timer, logger)
+                except NonFiniteError as error:
+                    errors.append(error)
+        for together in self._together:
+            told, failed = self._update_together([n for n in together if n in names], timer, logger)
+            reports |= told
+            errors += failed
         self._settle(closed=bool(names))
         if errors:
             raise errors[0]
@@ -279,53 +308,21 @@ class BatchStep:
         m = self.members[name]
         try:
             with timer(["optim_time", name]), self._without_graph:
-                return self._moved(m, logger)
+                return self._closing.alone(m, logger)
         finally:
             m.drop()
 
-    def _moved(self, m: Member, logger: logging.Logger) -> StepReport:
-        real_step, met = m.clock.real_step, self.sync.reduce(m.gradients, m.window)
-        if isinstance(met.weight, float) and met.weight == 0:
-            return m.report(completes=True)
-        m.gradients.settle(alike=met.alike, watched=met.watched)
-        m.say_missing(logger)
-        blocks = m.gradients.blocks()
-        m.say_strangers(self._model, len(blocks), logger)
-        if not blocks:
-            m.say_none(self._model, logger)
-            return m.report(met.loss, completes=True)
-        scale = self.precision.scale(m.loss)
-        kernel = kernel_for(m.gradients.stepped, watched=met.watched)
-        divisor = kernel.divide(m.gradients, _positive(met.weight) * scale)
-        norm, dtype = self.sync.norm(m.gradients, m.clip.norm_type)
-        if not m.gradients.bit_for_bit:
-            norm, divisor = seen(norm), seen(divisor)
-        norm = m.clip.applied(norm, divisor, dtype)
-        accepted = m.guard.accepts(norm)
-        moves = accepted if isinstance(met.weight, float) else accepted & (met.weight > 0)
-        m.write(real_step, m.clock.epoch)
-        m.gradients.before_step()
-        kernel.apply(m.gradients, m.clip.factor(norm), divisor, moves)
-        m.gradients.after_step(moves)
-        self.precision.record(m.loss, norm, met.loss)
-        if m.check_every and m.updates % m.check_every == 0:
-            self.sync.compare(
-                {"configuration": m.fingerprint, "batch number": m.clock.batch}, m.gradients.parameters
-            )
-        m.updates += 1
-        m.ledger.record(
-            m.window,
-            real_step,
-            norm,
-            accepted,
-            m.gradients,
-            scale=scale,
-            lr=m.values.lr,
-            blamed=met.blamed,
-            advice=m.guard.advice,
-            logger=logger,
-        )
-        return m.report(met.loss, completes=True, updated=moves, skipped=is_not(accepted), grad_norm=norm)
+    def _update_together(
+        self, names: Sequence[str], timer: Timer, logger: logging.Logger
+    ) -> tuple[dict[str, StepReport], list[NonFiniteError]]:
+        """The same for members that are clipped by one norm."""
+        members = {name: self.members[name] for name in names}
+        try:
+            with self._without_graph:
+                return self._closing.together(members, timer, logger)
+        finally:
+            for m in members.values():
+                m.drop()
 
     def _settle(self, *, closed: bool) -> None:
         """Loss scales may change now where no window is open that their loss has fed.
@@ -337,8 +334,3 @@ class BatchStep:
             self.sync.share_buffers()
             forget_casts(self._device_type)
         self.precision.settle({member.loss for member in self.members.values() if member.window})
-
-
-def _positive(total: Scalar) -> Scalar:
-    """The divisor, 1 where it would be 0: nothing is applied then."""
-    return torch.where(total > 0, total, 1.0) if isinstance(total, Tensor) else total

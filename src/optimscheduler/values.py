@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,8 @@ class Values:
     Args:
         optimizer: whose groups hold their base values; where a scheduler of torch's has moved them, those
             that it started from.
-        base_lr: the base value, `optim_conf["lr"]`, > 0.
+        base_lr: the base value, `optim_conf["lr"]`, > 0; None where the optimizer sets its own step size:
+            then no learning rate is written, and `lr` is NaN.
         ft_factor: a constant factor for fine-tuning.
         driven: what else moves; see `driven_by`.
         driver: what drives the learning rate, for people; None is nobody.
@@ -41,7 +43,7 @@ class Values:
     def __init__(
         self,
         optimizer: Optimizer,
-        base_lr: float,
+        base_lr: float | None,
         ft_factor: float,
         driven: Sequence[Driven] = (),
         *,
@@ -50,16 +52,19 @@ class Values:
     ) -> None:
         self._optimizer = optimizer
         groups = optimizer.param_groups
-        self._ratios = [float(group.get("initial_lr", group["lr"])) / base_lr for group in groups]
+        self.sets_own = base_lr is None
+        self._ratios = [
+            float(group.get("initial_lr", group["lr"])) / base_lr for group in groups if base_lr is not None
+        ]
         self._written = False
         self._said: set[str] = set()
         self.driven = list(driven)
         self.driver = driver
-        self.base_lr = base_lr
+        self.base_lr = math.nan if base_lr is None else base_lr
         self.ft_factor = ft_factor
-        self._before = base_lr if before is None else before
+        self._before = self.base_lr if before is None else before
         self._own = {driven.group for driven in self.driven if driven.place == "lr"}
-        places = [(i, "lr") for i in range(len(groups))]
+        places = [(i, "lr") for i in range(len(self._ratios))]
         self._left = Left(optimizer, [*places, *((driven.group, driven.place) for driven in self.driven)])
         self._groups = groups
 
@@ -71,6 +76,8 @@ class Values:
     @property
     def lr(self) -> float:
         """What the first group holds; before the first update the base, unless others have written."""
+        if self.sets_own:
+            return math.nan
         if self._written or self._left.touched((0, "lr")):
             return self._left.held((0, "lr"))
         return self._before

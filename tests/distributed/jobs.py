@@ -58,6 +58,7 @@ class Setting:
         one_sided: only rank 0 uses the module `side`.
         poison: (batch, rank, loss) whose loss is multiplied by NaN.
         inside: the model is called inside `forward()`.
+        clip_together: as `OptimSchedulerDict` takes it.
     """
 
     wrap: str
@@ -68,6 +69,7 @@ class Setting:
     one_sided: bool = False
     poison: tuple[int, int, str] | None = None
     inside: bool = True
+    clip_together: bool = False
     ddp: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,10 +81,13 @@ SEVERAL = {
 }
 
 
-def build(model: nn.Module, members: Mapping[str, Mapping[str, Any]], **more: Any) -> OptimSchedulerDict:
+def build(
+    model: nn.Module, members: Mapping[str, Mapping[str, Any]], clip_together: bool = False, **more: Any
+) -> OptimSchedulerDict:
     defaults = {"optim_type": "Adam", "optim_conf": {"lr": 0.05}, "use_amp": False, **more}
     return OptimSchedulerDict(
-        {name: OptimScheduler(model=model, **{**defaults, **conf}) for name, conf in members.items()}
+        {name: OptimScheduler(model=model, **{**defaults, **conf}) for name, conf in members.items()},
+        clip_together=clip_together,
     )
 
 
@@ -152,11 +157,11 @@ def distance(setting: Setting) -> float:
         if setting.wrap == "fsdp part":
             model.right.bias.data += 1.0
     model_ = wrapped(model, setting)
-    optims = build(model_, setting.members, distributed=setting.wrap == "hand")
+    optims = build(model_, setting.members, setting.clip_together, distributed=setting.wrap == "hand")
     train(model_, optims, [batch[rank] for batch in batches], setting, not (setting.one_sided and rank))
     alone = Heads()
     together = Setting(**{**setting.__dict__, "poison": None, "inside": True})
-    _train_alone(alone, build(alone, setting.members), batches, together)
+    _train_alone(alone, build(alone, setting.members, setting.clip_together), batches, together)
     start, expected = weights(Heads()), weights(alone)
     assert any((expected[name] - start[name]).abs().max() > 1e-2 for name in start), "nothing was trained"
     return max(float((w - expected[name]).abs().max()) for name, w in weights(model_).items())

@@ -43,7 +43,7 @@ def poisoned(setting: Setting) -> tuple[dict[str, Tensor], list[dict[str, StepRe
     said = Said()
     rank, ranks = dist.get_rank(), dist.get_world_size()
     model = wrapped(Heads(), setting)
-    optims = build(model, setting.members, distributed=setting.wrap == "hand")
+    optims = build(model, setting.members, setting.clip_together, distributed=setting.wrap == "hand")
     reports = train(model, optims, [batch[rank] for batch in data(setting, ranks)], setting, side=True)
     return weights(model), [{n: r.read() for n, r in each.items()} for each in reports], said.lines
 
@@ -248,6 +248,104 @@ def test_R32_ranks_that_are_alike_pass_the_check(two: Pool) -> None:
     two.run(different, "nothing")
 
 
+# ---- settings and weights that differ ----
+
+
+def differently_set(settings: list[dict[str, Any]]) -> None:
+    """One update; rank by rank its settings."""
+    common = {"optim_type": "SGD", "optim_conf": {"lr": 0.1}, "use_amp": False, "optim_loss": "loss"}
+    own = {"check_ranks": True, **common, **settings[dist.get_rank()]}
+    optim = OptimScheduler(model=Heads(), distributed=True, **own)
+    for _ in range(2):
+        with optim.forward():
+            losses = optim.model(torch.ones(1, 3, dtype=torch.float64))
+        optim.step(losses)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({}, {"optim_conf": {"lr": 0.2}}, "optim_conf.lr: 0.2 there, 0.1 on rank 0"),
+        ({}, {"grad_clip": None}, "grad_clip: None there, 1.0 on rank 0"),
+        ({"max_skips": 3}, {}, "max_skips: 25 there, 3 on rank 0"),
+        (
+            {"ft_factor": 2.0, "schedule": "Linear(steps=3)"},
+            {"ft_factor": 0.5, "schedule": "Linear(steps=4)"},
+            "ft_factor: 0.5 there, 2.0 on rank 0; schedule: 'Linear(steps=4)' there, 'Linear(steps=3)'",
+        ),
+    ],
+)
+def test_R32_check_ranks_names_the_settings_and_both_values(
+    two: Pool, one: dict[str, Any], other: dict[str, Any], told: str
+) -> None:
+    for kind, text in two.outcomes(differently_set, [one, other]):
+        assert kind == "RankError"
+        assert f"rank 1 differs from rank 0 in the configuration: {told}" in text
+
+
+def test_R32_check_ranks_on_one_rank_alone_is_an_error_on_all(impatient: Pool) -> None:
+    for kind, text in impatient.outcomes(differently_set, [{"check_ranks": False}, {}]):
+        assert kind == "RankError"
+        assert "check_ranks is True on rank 1, and is False on rank 0. Set it alike on every rank" in text
+
+
+def differently_weighted(wrap: str, members: Any, use_amp: object, weights_: list[Any]) -> None:
+    setting = Setting(wrap=wrap, members=members)
+    model = wrapped(Heads(), setting)
+    optims = build(model, members, distributed=wrap == "hand", use_amp=use_amp)
+    for parts in data(setting, dist.get_world_size()):
+        with optims.forward():
+            losses = model(parts[dist.get_rank()])
+        optims.step(losses, weight=weights_[dist.get_rank()])
+
+
+@pytest.mark.parametrize("use_amp", [False, "fp16"])
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_R08_R32_a_weight_on_one_rank_alone_is_an_error_on_all(
+    impatient: Pool, wrap: str, members: str, use_amp: object
+) -> None:
+    for kind, text in impatient.outcomes(differently_weighted, wrap, MEMBERS[members], use_amp, [None, 4]):
+        assert kind == "RankError"
+        assert "weight was given on rank 1, and was not given on rank 0. Give step(..., weight=)" in text
+
+
+def test_R32_of_many_ranks_a_few_are_named(four: Pool) -> None:
+    outcomes = four.outcomes(differently_weighted, "ddp", ONE, False, [3, None, 2, 2])
+    for _, text in outcomes:
+        assert "weight was given on ranks 0, 2, 3, and was not given on rank 1" in text
+
+
+# ---- a graph that never changes ----
+
+
+def under_a_static_graph(used: list[bool]) -> list[str]:
+    """Windows of two batches, of which each uses a part of the model or not."""
+    heard = Said()
+    model = Ddp(Heads(), static_graph=True)
+    optims = build(model, ONE)
+    for x, side in zip(data(Setting(wrap="ddp", members=ONE), 2), used, strict=False):
+        with optims.forward():
+            losses = model(x[dist.get_rank()], side=side)
+        optims.step(losses)
+    return heard.lines
+
+
+def test_R28_what_a_static_graph_costs_is_said_once(two: Pool) -> None:
+    for lines in two.run(under_a_static_graph, [True] * 6):
+        told = [line for line in lines if "static_graph" in line]
+        assert len(told) == 1
+        assert (
+            "the gradients of the first batch travel in mid-window. From then on once per window" in told[0]
+        )
+
+
+def test_R28_a_static_graph_that_changes_is_told_what_to_write(two: Pool) -> None:
+    for kind, text in two.outcomes(under_a_static_graph, [False, True]):
+        assert kind == GraphError.__name__
+        assert "Write DistributedDataParallel(model, find_unused_parameters=True) in its place" in text
+
+
 # ---- said once ----
 
 
@@ -274,6 +372,23 @@ def test_B6_R28_a_training_forward_outside_forward_is_said_once(two: Pool) -> No
 def test_B7_processes_that_train_apart_are_told_so(two: Pool) -> None:
     for lines in two.run(said, "apart"):
         assert any("each process trains a model of its own. Write distributed=True" in line for line in lines)
+
+
+def cast_to_half(wrap: str) -> list[str]:
+    heard = Said()
+    model = wrapped(Heads().float(), Setting(wrap=wrap, members=ONE))
+    optims = build(model, ONE, distributed=wrap == "hand")
+    for _ in range(3):
+        with optims.forward(), torch.autocast("cpu", torch.float16):
+            losses = model(torch.ones(2, 3))
+        optims.step(losses)
+    return heard.lines
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_R26_float16_of_others_is_said_once_on_several_ranks(two: Pool, wrap: str) -> None:
+    for lines in two.run(cast_to_half, wrap):
+        assert len([line for line in lines if "Write use_amp='fp16', which scales it" in line]) == 1
 
 
 def flushed_under_fsdp() -> str:

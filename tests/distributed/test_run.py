@@ -78,6 +78,25 @@ def test_R31_two_processes_train_what_one_does(
     close(tmp_path / "run", alone)
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_R31_two_processes_average_what_one_does_and_any_number_goes_on(
+    how: str, config: Path, tmp_path: Path, two_started: Pool
+) -> None:
+    """`close` compares the validations, which are those of the averaged weights."""
+    settings = ["train", config, "average={decay: 0.6}", f"distributed={how}", "--out"]
+    assert call(*settings, tmp_path / "alone").code == 0
+    half = [*settings, tmp_path / "run", "num_epochs=2"]
+    start(two_started, *half)
+    assert call(*settings, tmp_path / "run", "--resume").code == 0
+    close(tmp_path / "run", tmp_path / "alone")
+    one, other = (
+        last_state(tmp_path / name)["optim_sches"]["main"]["averages"][0] for name in ("run", "alone")
+    )
+    assert one["count"] == other["count"] == 16
+    for name, value in other["weights"].items():
+        torch.testing.assert_close(one["weights"][name], value, rtol=0, atol=CLOSE)
+
+
 @pytest.mark.parametrize("count", [25, 26, 27])
 def test_R31_what_is_left_over_counts_by_its_items(
     count: int, config: Path, tmp_path: Path, two_started: Pool, four_started: Pool

@@ -6,13 +6,14 @@ where torch cannot be asked whether something is safe, the answer is that it is 
 
 from __future__ import annotations
 
-from optimscheduler._torch_compat.graphs import graph_age, leaf_of
+from optimscheduler._torch_compat.graphs import dtypes_of, graph_age, leaf_of
 from optimscheduler._torch_compat.modules import (
     awaits_static_graph,
     inside_ddp,
     quiet,
     scatters_gradients,
     unsaved_buffers,
+    was_sharded,
 )
 from optimscheduler._torch_compat.optimizers import (
     bare_step,
@@ -24,8 +25,12 @@ from optimscheduler._torch_compat.optimizers import (
     takes_scale,
 )
 from optimscheduler._torch_compat.tensors import (
+    clamp_all_,
     copy_all_,
+    copy_of,
     holders_of,
+    is_wrapper,
+    lerp_all_,
     multiply_all_,
     norms_of,
     products_of,
@@ -36,13 +41,18 @@ from optimscheduler._torch_compat.tensors import (
 __all__ = [
     "awaits_static_graph",
     "bare_step",
+    "clamp_all_",
     "copy_all_",
+    "copy_of",
+    "dtypes_of",
     "graph_age",
     "has_step_hooks",
     "holders_of",
     "inside_ddp",
     "is_scheduled",
+    "is_wrapper",
     "leaf_of",
+    "lerp_all_",
     "let_take_scale",
     "multiply_all_",
     "norms_of",
@@ -55,4 +65,5 @@ __all__ = [
     "unsaved_buffers",
     "update_scale_",
     "version_of",
+    "was_sharded",
 ]

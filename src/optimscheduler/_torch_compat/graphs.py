@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["graph_age", "leaf_of"]
+__all__ = ["dtypes_of", "graph_age", "leaf_of"]
 
 
 def graph_age(node: Node | None = None) -> int | None:
@@ -26,3 +26,8 @@ def leaf_of(node: Node) -> Tensor | None:
     """The leaf tensor whose gradient a node of the name AccumulateGrad adds to; None where torch hides it."""
     leaf: Tensor | None = getattr(node, "variable", None)
     return leaf
+
+
+def dtypes_of(node: Node) -> list[torch.dtype]:
+    """In what a node receives its gradients; nothing where torch does not say."""
+    return [entry.dtype for entry in getattr(node, "_input_metadata", ())]

@@ -6,10 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["awaits_static_graph", "inside_ddp", "quiet", "scatters_gradients", "unsaved_buffers"]
+__all__ = [
+    "awaits_static_graph",
+    "inside_ddp",
+    "quiet",
+    "scatters_gradients",
+    "unsaved_buffers",
+    "was_sharded",
+]
 
 
 def unsaved_buffers(module: nn.Module) -> set[str]:
@@ -62,3 +69,8 @@ def scatters_gradients(part: Any) -> bool:  # Any: torch mixes the class in
         return all(group.reduce_grads for group in groups if group is not None)
     except AttributeError:
         return True
+
+
+def was_sharded(parameter: Tensor) -> bool:
+    """Whether DistributedDataParallel has put it in place of a DTensor; no where torch hides it."""
+    return hasattr(parameter, "_st_info")

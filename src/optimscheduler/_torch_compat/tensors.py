@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "clamp_all_",
     "copy_all_",
+    "copy_of",
     "holders_of",
+    "is_wrapper",
+    "lerp_all_",
     "multiply_all_",
     "norms_of",
     "products_of",
@@ -90,3 +94,44 @@ def norms_of(tensors: Sequence[Tensor], norm_type: float, dtype: torch.dtype | N
         return list(torch._foreach_norm(list(tensors), norm_type, dtype=dtype))
     except AttributeError:
         return [torch.linalg.vector_norm(tensor, norm_type, dtype=dtype) for tensor in tensors]
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether a tensor is made of other tensors, as quantised ones are; a sharded one is not meant."""
+    return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "placements")
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, also of tensors that are made of others and cannot be cloned.
+
+    Raises:
+        NotImplementedError: the class of the tensor allows neither.
+    """
+    if not is_wrapper(tensor):
+        return tensor.clone()
+    try:
+        names, context = tensor.__tensor_flatten__()  # type: ignore[attr-defined]  # the wrappers' protocol
+        inner = {name: copy_of(getattr(tensor, name)) for name in names}
+        copied: Tensor = type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())  # type: ignore[attr-defined]  # see above
+    except (AttributeError, TypeError) as error:
+        raise NotImplementedError(f"{type(tensor).__name__} cannot be copied: {error}") from error
+    return copied
+
+
+def clamp_all_(tensors: Sequence[Tensor], most: float) -> None:
+    """Bring every element of each into [-most, most], in place."""
+    try:
+        torch._foreach_clamp_min_(list(tensors), -most)
+        torch._foreach_clamp_max_(list(tensors), most)
+    except AttributeError:
+        for tensor in tensors:
+            tensor.clamp_(-most, most)
+
+
+def lerp_all_(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each target to its end by that part of the way, 0 to 1."""
+    try:
+        torch._foreach_lerp_(list(targets), list(ends), weight)
+    except AttributeError:
+        for target, end in zip(targets, ends, strict=True):
+            target.lerp_(end, weight)

@@ -17,10 +17,11 @@ from optimscheduler.checks import one_of
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients.flat import Flat
 from optimscheduler.gradients.loose import Loose, Outlook
+from optimscheduler.gradients.lying import Lying
 from optimscheduler.gradients.suited import reason_against
 from optimscheduler.scalars import Flag
 
-__all__ = ["Flat", "Gradients", "Loose", "Outlook", "gradients_for"]
+__all__ = ["Flat", "Gradients", "Loose", "Lying", "Outlook", "gradients_for"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -41,6 +42,16 @@ class Gradients(Protocol):
     @property
     def moved_elsewhere(self) -> Sequence[nn.Parameter]:
         """Those that lie packed: views of memory that the twin of the optimizer writes."""
+
+    @property
+    def named(self) -> Mapping[str, nn.Parameter]:
+        """Canonical name -> parameter."""
+
+    laid: object
+    """Another object whenever other parameters lie together."""
+
+    def lying(self) -> list[Lying]:
+        """What an update moves, as it lies now."""
 
     @property
     def stepped(self) -> Optimizer:
@@ -72,6 +83,12 @@ class Gradients(Protocol):
 
     def blocks(self) -> list[Tensor]:
         """The gradients there are, as tensors that may be multiplied in place."""
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one, in the memory of `blocks` and shaped alike.
+
+        Of a sparse gradient they are the rows that it has; of a sharded one, DTensors.
+        """
 
     def missing(self) -> list[str]:
         """Canonical names of the trainable parameters that have no gradient."""

@@ -22,7 +22,8 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import let_take_scale
 from optimscheduler.gradients.buffer import Buffer
-from optimscheduler.gradients.loose import Loose, Outlook
+from optimscheduler.gradients.loose import Loose, Outlook, pair_of
+from optimscheduler.gradients.lying import Lying, itself
 from optimscheduler.gradients.packed_state import PackedState
 from optimscheduler.gradients.shown import ShownState
 from optimscheduler.gradients.suited import suited
@@ -96,6 +97,12 @@ class Flat(Loose):
         """A copy, whose parameters come together at its next update."""
         self.__dict__.update(state)
         self._begin()
+
+    def lying(self) -> list[Lying]:
+        """The buffers, and every other parameter on its own."""
+        names = {parameter: name for name, parameter in self._named.items()}
+        together = [Lying(b.leaf.data, [names[p] for p in b.parameters], b.beside) for b in self._buffers]
+        return together + [Lying(parameter, [names[parameter]], itself) for parameter in self._own]
 
     def _all_small(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters if parameter in self._small]
@@ -181,6 +188,15 @@ class Flat(Loose):
             own = self.parameters if self.watched else self._own
             self._blocks = packed + [self._block(p, p.grad) for p in own if p.grad is not None]
         return self._blocks
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one; where it lies in a buffer, views of it."""
+        own = self.parameters if self.watched else self._own
+        return [
+            (p.detach(), gradient)
+            for buffer in ([] if self.watched else self._buffers)
+            for p, gradient in zip(buffer.parameters, buffer.beside(buffer.gradient), strict=True)
+        ] + [pair_of(p, p.grad) for p in own if p.grad is not None]
 
     def present(self) -> int:
         """How many parameters have a gradient."""
@@ -290,7 +306,7 @@ class Flat(Loose):
 
     def _write_groups(self) -> None:
         """Tell the twin what to step over."""
-        self._blocks = None
+        self._blocks, self.laid = None, object()
         self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         self._places = _number_for(tuple(tuple(order[p] for p in b.parameters) for b in self._buffers))

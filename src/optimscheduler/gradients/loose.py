@@ -11,11 +11,12 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import is_scheduled, say_stepped
+from optimscheduler.gradients.lying import Lying, itself
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 from optimscheduler.scalars import Flag, seen
 from optimscheduler.shards import local
 
-__all__ = ["Loose", "Outlook"]
+__all__ = ["Loose", "Outlook", "pair_of"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -57,9 +58,19 @@ class Loose:
         ]
         self.parameters = list(self._named.values())
         self.watched = False
+        self.laid: object = object()
 
     def __str__(self) -> str:
         return f"{len(self.parameters)} tensors, each on its own"
+
+    @property
+    def named(self) -> Mapping[str, nn.Parameter]:
+        """Canonical name -> parameter."""
+        return self._named
+
+    def lying(self) -> list[Lying]:
+        """Every parameter on its own."""
+        return [Lying(parameter, [name], itself) for name, parameter in self._named.items()]
 
     # ---- the optimizers ----
 
@@ -127,6 +138,11 @@ class Loose:
             self._blocks = [self._block(p, p.grad) for p in self._own if p.grad is not None]
         return self._blocks
 
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and gradient of each parameter that has one."""
+        self.blocks()  # sparse ones are coalesced there
+        return [pair_of(p, p.grad) for p in self._own if p.grad is not None]
+
     def present(self) -> int:
         """How many parameters have a gradient."""
         return len(self.blocks())
@@ -144,7 +160,8 @@ class Loose:
         self._blocks = None
         for name, parameter in self._named.items():
             saved = gradients.get(name)
-            parameter.grad = None if saved is None else saved.detach().clone().to(parameter.device)
+            moved = None if saved is None else saved.detach().clone().to(parameter.device, parameter.dtype)
+            parameter.grad = moved
 
     def clear(self) -> None:
         """Forget all gradients; the memory goes back to the allocator, or to the next backward."""
@@ -175,6 +192,13 @@ class Loose:
             parameter.grad = gradient = gradient.coalesce()
             return gradient.values()
         return local(gradient)
+
+
+def pair_of(parameter: nn.Parameter, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight and its gradient; of a sparse one, the rows that it has, which is as many copies."""
+    if not gradient.is_sparse:
+        return parameter.detach(), gradient
+    return parameter.detach()[tuple(gradient.indices())], gradient.values()
 
 
 def _singles(parameters: Sequence[nn.Parameter]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +65,27 @@ class GradientSync(Protocol):
     def backward(self) -> AbstractContextManager[None]:
         """The context of the backwards of a batch."""
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
-        """Bring the gradients of a closed window together, with their weight and loss."""
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+        """Bring the gradients of a closed window together, with their weight and loss.
+
+        Args:
+            gradients: of the member.
+            window: that is closed.
+            checked: `compare` may follow; it must on all ranks or on none.
+
+        Raises:
+            RankError: another rank did not come, or was told otherwise.
+        """
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Scalar, torch.dtype]:
         """The p-norm of the whole gradient, a 0-d tensor, and its `narrowest`; the same on all ranks."""
 
-    def largest(self, weight: Scalar) -> float:
-        """The largest of a number over the ranks."""
+    def largest(self, weight: Scalar | None) -> float:
+        """The largest weight of a batch over the ranks; 1 where none was given.
+
+        Raises:
+            RankError: some ranks were given one and some not.
+        """
 
     def mean(self, metric: float) -> float:
         """The mean of a number over the ranks; the same on all."""
@@ -83,8 +96,10 @@ class GradientSync(Protocol):
     def share_buffers(self) -> None:
         """Give everybody the buffers of rank 0."""
 
-    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
-        """Check that all ranks have the same numbers and weights.
+    def compare(
+        self, config: Mapping[str, Any], facts: Mapping[str, float], parameters: Sequence[nn.Parameter]
+    ) -> None:
+        """Check that all ranks have the same configuration, numbers and weights.
 
         Raises:
             RankError: one differs.
@@ -110,7 +125,7 @@ class SingleProcess:
         """Nothing to do."""
         return nullcontext()
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:  # noqa: ARG002  # the protocol's
         """The window's own."""
         watched = gradients.outlook().watched
         return Met(weight=window.total, loss=window.loss, watched=watched)
@@ -119,9 +134,9 @@ class SingleProcess:
         """See `total_norm`."""
         return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 
-    def largest(self, weight: Scalar) -> float:
+    def largest(self, weight: Scalar | None) -> float:
         """The number itself."""
-        return float(weight)
+        return 1.0 if weight is None else float(weight)
 
     def mean(self, metric: float) -> float:
         """The number itself."""
@@ -133,5 +148,7 @@ class SingleProcess:
     def share_buffers(self) -> None:
         """Nothing to do."""
 
-    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
+    def compare(
+        self, config: Mapping[str, Any], facts: Mapping[str, float], parameters: Sequence[nn.Parameter]
+    ) -> None:
         """Nothing to compare with."""

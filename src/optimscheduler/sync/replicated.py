@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from optimscheduler.clip import total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.parameters import saved_buffers
-from optimscheduler.ranks import Ranks, meeting
+from optimscheduler.ranks import Ranks, check_alike, meeting
 from optimscheduler.scalars import Scalar
 from optimscheduler.shards import is_sharded
 from optimscheduler.sync.base import Met
@@ -27,6 +27,9 @@ from optimscheduler.window import Window
 __all__ = ["FORWARD", "ReducedByDdp", "ReducedByHand", "Together"]
 
 FORWARD: Final = "run a forward pass"
+
+_WEIGHED: Final = ("was given", "was not given", "Give step(..., weight=) a number on every rank, or on none")
+_CHECKED: Final = ("is True", "is False", "Set it alike on every rank")
 
 _log = logging.getLogger("optimscheduler")
 
@@ -60,9 +63,12 @@ class Together:
         """See `total_norm`; the gradients are the same everywhere."""
         return total_norm(gradients.blocks(), norm_type, in_rows=not gradients.bit_for_bit)
 
-    def largest(self, weight: Scalar) -> float:
-        """One small collective."""
-        return float(self._ranks.gather(self._numbers(weight)).max())
+    def largest(self, weight: Scalar | None) -> float:
+        """One small collective, which also those ranks enter that were given none."""
+        numbers = self._numbers(1.0 if weight is None else weight, weight is not None)
+        weights, given = self._ranks.gather(numbers).unbind(1)
+        check_alike("weight", given.bool().tolist(), _WEIGHED)
+        return float(weights.max())
 
     def mean(self, metric: float) -> float:
         """One small collective."""
@@ -76,8 +82,11 @@ class Together:
         if self._shares_buffers:
             self._ranks.share(list(saved_buffers(self._model)))
 
-    def compare(self, facts: Mapping[str, float], parameters: Sequence[nn.Parameter]) -> None:
-        """The numbers, and sums over the weights that are not sharded."""
+    def compare(
+        self, config: Mapping[str, Any], facts: Mapping[str, float], parameters: Sequence[nn.Parameter]
+    ) -> None:
+        """The configuration, the numbers, and sums over the weights that are not sharded."""
+        self._ranks.compare_config(config, self._device)
         whole = [p.detach() for p in parameters if not is_sharded(p)]
         sums = {
             "sum of the weights": math.fsum(float(p.double().sum()) for p in whole),
@@ -85,11 +94,13 @@ class Together:
         }
         self._ranks.compare({**facts, **sums}, self._device)
 
-    def _meet(self, gradients: Gradients, window: Window) -> Met:
+    def _meet(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
         """Mean weight over the ranks, mean loss, whose loss was not finite, whether parameters lie alike."""
         loss, outlook = window.loss, gradients.outlook()
-        told = (window.total, math.nan if loss is None else loss, outlook.places, outlook.watched)
-        weights, losses, places, watched = self._ranks.gather(self._numbers(*told)).unbind(1)
+        answers = _answers(window.weighted, outlook.watched, checked)
+        told = (window.total, math.nan if loss is None else loss, outlook.places, answers)
+        weights, losses, places, answered = self._ranks.gather(self._numbers(*told)).unbind(1)
+        watched = _agreed([int(number) for number in answered.tolist()])
         counts = weights > 0
         total = torch.where(counts, weights, 0.0).sum()
         mean = torch.where(counts, weights * losses, 0.0).sum() / total
@@ -99,7 +110,7 @@ class Together:
             loss=mean if loss is None else mean.to(loss.dtype),
             blamed=counts & ~losses.isfinite(),
             alike=gradients.bit_for_bit or bool((places == places[0]).all()),
-            watched=bool(watched.any()),
+            watched=watched,
         )
 
     def _numbers(self, *numbers: Scalar) -> Tensor:
@@ -128,6 +139,7 @@ class ReducedByDdp(Together):
         self._watch = Watch([ddp])
         self._enclosed = False  # whether a backward of the window came in the middle of its forward
         self._said = False
+        self._said_static = False
 
     @property
     def waits(self) -> bool:
@@ -148,6 +160,13 @@ class ReducedByDdp(Together):
     def forward(self, completes: bool) -> Iterator[None]:
         """The wrapper is quiet unless the batch completes its window, or is the first of a static graph."""
         reduces = completes or awaits_static_graph(self._ddp)
+        if reduces and not completes and not self._said_static:
+            self._said_static = True
+            _log.info(
+                "DistributedDataParallel(static_graph=True) learns the graph from its first backward, which "
+                "must reduce: the gradients of the first batch travel in mid-window. From then on once per "
+                "window. The weights are the same"
+            )
         self._watch.announced = True
         try:
             with meeting(FORWARD), nullcontext() if reduces else quiet([self._ddp], buffers=False):
@@ -155,7 +174,7 @@ class ReducedByDdp(Together):
         finally:
             self._watch.announced = False
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
         """The gradients are averaged already, unless the window was flushed or parameters came later."""
         if self._watch.uncalled and not self._enclosed and len(window.batches) > 1 and not self._said:
             self._said = True
@@ -165,7 +184,7 @@ class ReducedByDdp(Together):
             )
         self._ranks.average([p for p in gradients.parameters if not self._has_averaged(p)])
         self._enclosed = False
-        return self._meet(gradients, window)
+        return self._meet(gradients, window, checked=checked)
 
     def _has_averaged(self, parameter: nn.Parameter) -> bool:
         return self._watch.reduces and not self._enclosed and id(parameter) in self._known
@@ -214,10 +233,28 @@ class ReducedByHand(Together):
         with meeting(FORWARD), quiet(self._wrapped):
             yield
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
         """One reduction for all gradients, and a small one."""
         self._ranks.average(gradients.parameters)
-        return self._meet(gradients, window)
+        return self._meet(gradients, window, checked=checked)
+
+
+def _answers(weighted: bool | None, watched: bool, checked: bool) -> int:
+    """What a rank says of its window, in one number; `weighted` is None of an empty one."""
+    return watched + 2 * checked + 4 * (2 if weighted is None else weighted)
+
+
+def _agreed(answers: Sequence[int]) -> bool:
+    """Whether on some rank somebody watches the optimizer.
+
+    Raises:
+        RankError: the ranks were told different things.
+    """
+    if any(answer >> 1 != answers[0] >> 1 for answer in answers):
+        check_alike("check_ranks", [bool(answer & 2) for answer in answers], _CHECKED)
+        weighted = [answer >> 2 for answer in answers]
+        check_alike("weight", [None if given > 1 else bool(given) for given in weighted], _WEIGHED)
+    return any(answer & 1 for answer in answers)
 
 
 def loose_tensors(model: nn.Module, wrapped: Collection[nn.Module]) -> list[Tensor]:

@@ -15,7 +15,7 @@ from optimscheduler.clip import narrowest, total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.ranks import Ranks, meeting
-from optimscheduler.shards import copies, is_fsdp, is_sharded, local
+from optimscheduler.shards import copies, is_fsdp, is_sharded, local, place_as_parameter
 from optimscheduler.sync.base import Met
 from optimscheduler.sync.replicated import FORWARD, Together, loose_tensors
 from optimscheduler.window import Window
@@ -76,7 +76,7 @@ class ShardedByFsdp(Together):
         """Gradients of the window may lie where they cannot be dropped."""
         self._broken = True
 
-    def reduce(self, gradients: Gradients, window: Window) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
         """The gradients are averaged and scattered already, but for those of parameters left whole.
 
         Raises:
@@ -89,7 +89,8 @@ class ShardedByFsdp(Together):
                 "losses = model(batch)"
             )
         self._ranks.average([p for p in gradients.parameters if not is_sharded(p)])
-        return self._meet(gradients, window)
+        place_as_parameter(gradients.parameters)
+        return self._meet(gradients, window, checked=checked)
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """Each rank measures its shards; what several ranks hold counts once."""

@@ -50,13 +50,16 @@ FORGED: dict[str, tuple[Any, str]] = {
     "clock": (lambda content: content["optim_sches"]["main"].pop("clock"), "optim_sches.main.clock: field"),
     "inside": (
         put("optim_sches", "main", "clock", "inside", "x"),
-        "this state is damaged inside one of its parts: ",
+        "main: this state is damaged: clock.inside must be a whole number >= 0, got 'x'",
     ),
     "optimizer": (
         put("optim_sches", "main", "optimizer", 3),
-        "this state is damaged inside one of its parts: ",
+        "main: this state is damaged: optimizer must be a mapping, got 3",
     ),
-    "window": (put("optim_sches", "main", "window", []), "this state is damaged inside one of its parts: "),
+    "window": (
+        put("optim_sches", "main", "window", []),
+        "main: this state is damaged: window must be a mapping, got []",
+    ),
     "config": (put("config", 3), "config: input should be a valid dictionary, got 3"),
     "model": (put("model", [1]), "model: input should be a valid dictionary"),
 }

@@ -31,6 +31,7 @@ def test_defaults_are_the_origins_and_written_out() -> None:
         "grad_clip": 1.0,
         "grad_norm_type": 2.0,
         "use_amp": True,
+        "average": None,
         "device": "auto",
         "distributed": "ddp",
         "threads": None,
@@ -94,8 +95,14 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
             "run ends its windows itself: write a whole number of batches >= 1, or leave it out",
         ),
         ("use_amp=1", "use_amp must be true, false, 'fp16' or 'bf16', got 1"),
-        ("grad_clip=0", "grad_clip must be a finite number > 0, or null, got 0"),
-        ("grad_clip=.inf", "grad_clip must be a finite number > 0, or null, got inf"),
+        (
+            "grad_clip=0",
+            "grad_clip must be a finite number > 0, null, or like {value: 0.5}, got 0",
+        ),
+        (
+            "grad_clip=.inf",
+            "grad_clip must be a finite number > 0, null, or like {value: 0.5}, got inf",
+        ),
         ("grad_norm_type=0.5", "grad_norm_type must be a number >= 1, or 'inf', got 0.5"),
         ("grad_norm_type=.nan", "grad_norm_type must be a number >= 1, or 'inf', got nan"),
         ("ft_factor=0", "ft_factor must be a finite number > 0, got 0"),
@@ -136,6 +143,11 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
         ("model={}", "model: unknown key. Write model in train_cfg."),
         ("batch=8", "batch: unknown key. Write batch_size in data_cfg."),
         ("data_cfg.batch=8", "data_cfg.batch: unknown key. Did you mean 'batch_size'? Known: "),
+        (
+            "grad_clip={valu: 0.5}",
+            "grad_clip: unknown key 'valu'. Did you mean 'value'? Known: agc, eps, norm, value.",
+        ),
+        ("grad_clip={agc: 0}", "grad_clip: agc must be a finite number > 0, got 0"),
         ("data_cfg.epochs=8", "data_cfg.epochs: unknown key. Write num_epochs at the top, beside train_cfg."),
         ("train_cfg.seed=8", "train_cfg.seed: unknown key. Write seed at the top, beside train_cfg."),
         ("epochs=8", "epochs: unknown key. Did you mean 'num_epochs'? Known: num_epochs, "),
@@ -151,7 +163,10 @@ def test_values_that_are_allowed(override: str, value: object) -> None:
             "accum_grad='2'",
             "accum_grad must be a whole number of batches >= 1, got '2'; write it without quotes",
         ),
-        ("grad_clip='1e-2'", "grad_clip must be a finite number > 0, or null, got '1e-2'; write it without"),
+        (
+            "grad_clip='1e-2'",
+            "grad_clip must be a finite number > 0, null, or like {value: 0.5}, got '1e-2'; write it without",
+        ),
         ("partial_window='2'", "partial_window must be 'apply', 'carry' or 'drop', got '2'"),
         ("data_cfg.num_workers=-1", "data_cfg.num_workers must be a whole number from 0 to 1024, got -1"),
     ],
@@ -180,9 +195,9 @@ def test_every_mistake_has_its_line_and_no_more_than_one() -> None:
         "here:",
         "  num_epochs must be a whole number of epochs >= 1, got 0",
         "  use_amp must be true, false, 'fp16' or 'bf16', got 3",
-        "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, checkpoint_every, data_cfg, "
-        "device, distributed, ft_factor, grad_clip, grad_norm_type, keep, keep_best, log_every, "
-        "and 13 more.",
+        "  sed: unknown key. Did you mean 'seed'? Known: seed, accum_grad, average, checkpoint_every, "
+        "data_cfg, device, distributed, ft_factor, grad_clip, grad_norm_type, keep, keep_best, "
+        "and 14 more.",
     ]
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from optimscheduler.clip import clip_for
 from optimscheduler.clock import HOST
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config.messages import told
@@ -30,6 +31,7 @@ from optimscheduler.run.config.messages import told
 __all__ = [
     "FREE",
     "NO_HOST",
+    "AverageConfig",
     "ClassConfig",
     "DataConfig",
     "RunConfig",
@@ -115,6 +117,24 @@ class DataConfig(_Section):
     )
 
 
+class AverageConfig(_Section):
+    """A running average of the weights, see `Average`.
+
+    Attributes:
+        decay: 0 <= decay < 1; None is the plain mean.
+        warm_up: a smaller decay in the first updates.
+        start: updates that are left out, >= 0.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        0.999, description="a number >= 0 and < 1, or null for the plain mean"
+    )
+    warm_up: bool = Field(False, description="true or false")
+    start: Annotated[int, BeforeValidator(_whole)] = Field(
+        0, ge=0, lt=2**63, description="a whole number of updates >= 0"
+    )
+
+
 class RunConfig(_Section):
     """Everything that one YAML says; the sections above are its inner mappings.
 
@@ -127,9 +147,12 @@ class RunConfig(_Section):
         tokens_per_update: the same in tokens; the training data say how many are in an item
             (`tokens_per_item`).
         ft_factor: constant factor of the learning rate, > 0.
-        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only.
+        grad_clip: largest gradient norm that is applied unchanged, > 0; None measures only; or a mapping,
+            as `OptimScheduler` takes it.
         grad_norm_type: p of that norm, >= 1, or `"inf"`.
         use_amp: False; True, which is float16 on CUDA and nothing elsewhere; `"fp16"`; `"bf16"`.
+        average: validate and draw samples with averaged weights, which checkpoints hold beside the others;
+            None does not average.
         device: `"auto"` is CUDA where there is one, otherwise the CPU.
         distributed: what several processes do with the model: `"ddp"` (or True) wraps it in
             DistributedDataParallel; `"deferred"` leaves it as it is and reduces after the last backward of
@@ -161,11 +184,14 @@ class RunConfig(_Section):
     samples_per_update: Whole | None = Field(None, description="a whole number of items >= 1, or null")
     tokens_per_update: Whole | None = Field(None, description="a whole number of tokens >= 1, or null")
     ft_factor: float = Field(1.0, gt=0, description="a finite number > 0")
-    grad_clip: Annotated[float, Field(gt=0)] | None = Field(1.0, description="a finite number > 0, or null")
+    grad_clip: Annotated[float, Field(gt=0)] | dict[str, float] | None = Field(
+        1.0, description="a finite number > 0, null, or like {value: 0.5}"
+    )
     grad_norm_type: Annotated[float, Field(ge=1, allow_inf_nan=True)] | Literal["inf"] = Field(
         2.0, description="a number >= 1, or 'inf'"
     )
     use_amp: bool | Literal["fp16", "bf16"] = Field(True, description="true, false, 'fp16' or 'bf16'")
+    average: AverageConfig | None = Field(None, description="a mapping such as {decay: 0.999}, or null")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'", min_length=1)
     distributed: bool | Literal["ddp", "deferred", "fsdp"] = Field(
         "ddp", description="true, false, 'ddp', 'deferred' or 'fsdp'"
@@ -238,9 +264,13 @@ def read_config(values: Mapping[str, Any], source: str) -> RunConfig:
     if isinstance(values, Mapping) and values.get("accum_grad") == HOST:
         raise ConfigError(f"{source}: accum_grad: {NO_HOST}")
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
+        clip_for(config.grad_clip, config.grad_norm_type)
+        return config
     except ValidationError as error:
         lines = told(error, RunConfig, values)
+    except ConfigError as error:
+        lines = [str(error)]
     raise ConfigError(f"{source}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{source}:", *lines]))
 
 

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from optimscheduler.average import Average
 from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
 from optimscheduler.run.checkpoint.store import Checkpoints
@@ -86,6 +88,8 @@ class Runner:
         for name, optim in self.optim_sches.items():
             optim.resolve(plan.members[name].run)
             optim.member.ledger.forensics |= config.on_nonfinite == "raise"
+        average = config.average
+        self.average = Average(self.optim_sches, **average.model_dump()) if average else None
         self.progress = Progress()
         self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.state = RunState(config, self.model, self.optim_sches, device, world, self.horizon.batches)
@@ -248,6 +252,11 @@ class Runner:
         return reports
 
     def _validate(self, monitor: Monitor, stop: Stop) -> bool:
+        """Validate with the weights that are to be kept: the averaged ones, where they are averaged."""
+        with self.average.applied() if self.average else nullcontext():
+            return self._validate_weights(monitor, stop)
+
+    def _validate_weights(self, monitor: Monitor, stop: Stop) -> bool:
         """Means of the model's outputs over the held-out data, and a text if it writes one.
 
         Returns:

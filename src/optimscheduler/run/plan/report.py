@@ -15,7 +15,7 @@ from rich.table import Table
 
 from optimscheduler.clock import Cadence, Clock
 from optimscheduler.precision import precision_for
-from optimscheduler.run.config.schema import RunConfig
+from optimscheduler.run.config.schema import AverageConfig, RunConfig
 from optimscheduler.run.data.batches import RunData
 from optimscheduler.run.plan.lr_continuity import Joint
 from optimscheduler.run.plan.member_plan import MemberPlan
@@ -39,7 +39,7 @@ def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.
     """The configuration in short."""
     train = config.train_cfg
     model = ", ".join(f"{key}={value}" for key, value in train.model.conf.items())
-    clip = "no clipping" if config.grad_clip is None else f"clip {config.grad_clip:g}"
+    clip = _clipping(config.grad_clip)
     threads = f", {_count(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     held_out = f", {data.valid_items:,} held out" if data.valid_items else ", none held out"
     _line(screen, f"model      {train.model.type}({model})")
@@ -49,7 +49,25 @@ def show_config(screen: Screen, config: RunConfig, data: RunData, device: torch.
     _line(screen, f"data       {data.items:,} items, {per_batch}{held_out}")
     epochs = _count(config.num_epochs, "epoch")
     _line(screen, f"training   {epochs}, {clip}, seed {config.seed}")
+    if config.average:
+        _line(screen, f"average    of the weights, for validation: {_average(config.average)}")
     _line(screen, f"precision  {precision_for(config.use_amp, device)}, on {device}{threads}")
+
+
+def _clipping(grad_clip: float | dict[str, float] | None) -> str:
+    if grad_clip is None:
+        return "no clipping"
+    if isinstance(grad_clip, dict):
+        return "clip " + ", ".join(
+            f"{key} {value:g}" for key, value in grad_clip.items() if value is not None
+        )
+    return f"clip {grad_clip:g}"
+
+
+def _average(average: AverageConfig) -> str:
+    kind = "plain mean" if average.decay is None else f"decay {average.decay:g}"
+    warmed = " with a warm-up" if average.warm_up else ""
+    return f"{kind}{warmed}" + (f", from update {average.start + 1} on" if average.start else "")
 
 
 def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
