@@ -14,7 +14,7 @@ __all__ = ["Adaptive", "FromSource", "GroupsOnly", "TwoInOne"]
 
 
 class TwoInOne(Optimizer):
-    """As dion's: `algorithm` is in the defaults, not in the signature; `mu` is a setting, `momentum` state.
+    """As dion's: `algorithm` is in the defaults alone; `mu` is a setting, `momentum` is state.
 
     Args:
         params: parameters or groups.

@@ -150,6 +150,41 @@ def test_a_decision_that_stays_on_its_device_comes_to_the_same(settings: Any) ->
     assert weight_of(0, decay, warm_up=warm_up) == 1.0
 
 
+@pytest.mark.parametrize(
+    "settings", [{"decay": 0.8}, {"decay": None, "start": 2}, {"decay": 0.9, "warm_up": True}]
+)
+def test_R24_where_the_host_does_not_look_the_average_is_the_same(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: the decision is a tensor that nobody looks at."""
+    found = []
+    for near in (True, False):
+        monkeypatch.setattr("optimscheduler.weight_average._is_near", lambda _, near=near: near)
+        optim = built(Net())
+        part = Average(optim, **settings)
+        real = optim.member.averages[0].after_update
+        monkeypatch.setattr(optim.member.averages[0], "after_update", lambda m, f=real: f(torch.as_tensor(m)))
+        for number, x in enumerate(rows(8), start=1):
+            go(optim, x, times=math.nan if number in (1, 5) else 1.0)
+        assert isinstance(optim.member.averages[0]._count, int) is near
+        assert part.updates == 6
+        found.append(part.weights())
+    assert_alike(found[1], found[0], **CLOSE)
+
+
+def test_R47_without_torchs_private_lerp_the_average_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for private in (True, False):
+        if not private:
+            monkeypatch.delattr(torch, "_foreach_lerp_")
+        optim = built(Net())
+        average = Average(optim, decay=0.8)
+        for x in rows(5):
+            go(optim, x)
+        found.append(average.weights())
+    assert_alike(found[1], found[0], **EXACT)
+
+
 # ---- parameters that come, go and move ----
 
 

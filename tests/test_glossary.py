@@ -11,7 +11,19 @@ ROOT = Path(__file__).parents[1]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 TERMS = re.findall(r"^\*\*(.+?)\*\*(?: \(.*\))?\n:   ", GLOSSARY, re.MULTILINE)
 
-RENAMED = ("Outlook", "Met", "Beat", "Loose", "Flat", "Joint", "Sight", "Driven", "suited", "outlook", "joints")
+RENAMED = (
+    "Outlook",
+    "Met",
+    "Beat",
+    "Loose",
+    "Flat",
+    "Joint",
+    "Sight",
+    "Driven",
+    "suited",
+    "outlook",
+    "joints",
+)
 """Names in the code that said nothing to a newcomer."""
 
 

@@ -181,7 +181,7 @@ def test_R02_a_refused_epoch_changes_nothing() -> None:
 def test_R18_an_update_goes_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
     optim, order = an_optim(), []
     member, kernel = optim.member, Plain(optim.optimizer)
-    monkeypatch.setattr("optimscheduler.step.kernel_for", lambda *_, **__: kernel)
+    monkeypatch.setattr("optimscheduler.closing.kernel_for", lambda *_, **__: kernel)
     for part, name in [
         (kernel, "divide"),
         (member.guard, "accepts"),

@@ -35,6 +35,7 @@ __all__ = [
     "WholeModel",
     "change_behind",
     "lateness_behind",
+    "parallelism_behind",
     "zeroed",
 ]
 
@@ -265,6 +266,17 @@ def change_behind(error: RuntimeError, loss: str) -> GraphError | None:
         f"the backward of loss {loss!r} used other parameters than the first one, and "
         "DistributedDataParallel(static_graph=True) was promised that they are always the same. Write "
         "DistributedDataParallel(model, find_unused_parameters=True) in its place "
+        f"(torch: {str(error).splitlines()[0]:.160})"
+    )
+
+
+def parallelism_behind(error: RuntimeError, loss: str) -> GraphError | None:
+    """What to do, if the error means that a backward of loss parallelism ran outside its context."""
+    if "mixed torch.Tensor and DTensor" not in str(error):
+        return None
+    return GraphError(
+        f"the backward of loss {loss!r} met sharded and whole tensors together. Where the loss was computed "
+        "in `with loss_parallel():`, call optim.step(losses) inside it too, because the backward runs there "
         f"(torch: {str(error).splitlines()[0]:.160})"
     )
 

@@ -226,7 +226,7 @@ class OptimScheduler:
                 "use_amp": use_amp,
                 "accum_grad": accum_grad,
                 "ft_factor": ft_factor,
-                "grad_clip": self.member.clip.written,
+                "grad_clip": self.member.clip.written if isinstance(grad_clip, Mapping) else grad_clip,
                 "grad_norm_type": grad_norm_type,
                 "schedule": self.schedule,
                 **({"schedules": of_all_groups} if of_all_groups else {}),
@@ -438,6 +438,11 @@ class OptimScheduler:
             self._config["clip_together"] = list(together)
         self.member.config = {**self._config, "max_skips": self.member.ledger.max_skips}
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Names of the members of a dict that are clipped together with it, its own among them."""
+        return self._together
 
     @property
     def owned(self) -> OwnedParameters:

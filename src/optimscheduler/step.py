@@ -32,7 +32,7 @@ from optimscheduler.checks import boolean, whole
 from optimscheduler.clock import Beat
 from optimscheduler.closing import Closing
 from optimscheduler.errors import ConfigError, NonFiniteError, OptimSchedulerError, nearest
-from optimscheduler.isolation import Isolation, change_behind, lateness_behind, zeroed
+from optimscheduler.isolation import Isolation, change_behind, lateness_behind, parallelism_behind, zeroed
 from optimscheduler.ledger import StepReport
 from optimscheduler.losses import pick_loss, pick_weight
 from optimscheduler.member import Member
@@ -269,6 +269,7 @@ class BatchStep:
         return (
             absence_behind(error, f"reduce the gradients of loss {loss!r} in its backward")
             or change_behind(error, loss)
+            or parallelism_behind(error, loss)
             or lateness_behind(error, loss, shared=self._claim.is_shared())
         )
 

@@ -67,8 +67,8 @@ class WeightAverage:
 
     def after_update(self, moved: Flag) -> None:
         """The weights have moved, or not; a decision on an accelerator stays there."""
-        if isinstance(moved, Tensor) and moved.device.type == "cpu":
-            moved = bool(moved)  # looking costs nothing there
+        if isinstance(moved, Tensor) and _is_near(moved):
+            moved = bool(moved)
         if moved is False:
             return
         self._count = self._count + (moved.long() if isinstance(moved, Tensor) else 1)
@@ -215,6 +215,11 @@ def weight_of(n: int, decay: float | None, *, warm_up: bool) -> float:
     if decay is None:
         return 1.0 / n
     return 1.0 - (min(decay, (1 + n) / (10 + n)) if warm_up else decay)
+
+
+def _is_near(flag: Tensor) -> bool:
+    """Whether looking at it costs nothing."""
+    return flag.device.type == "cpu"
 
 
 def _wide(tensor: Tensor) -> Tensor:

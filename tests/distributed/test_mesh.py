@@ -191,6 +191,21 @@ def test_R36_a_state_of_whole_tensors_is_spread_over_the_mesh(
 # ---- what cannot be ----
 
 
+def stepped_outside_of_loss_parallel() -> None:
+    mesh = mesh_of_four()
+    model = laid(Net(), mesh, "tensor loss sharded")
+    optims = build(model)
+    with loss_parallel(), optims.forward():
+        loss = loss_of(model, part_of(texts(1)[0], mesh, "sharded"))
+    optims.step({"loss": loss})
+
+
+def test_R13_a_step_outside_of_loss_parallel_is_told_what_to_do(four: Pool) -> None:
+    for kind, text in four.outcomes(stepped_outside_of_loss_parallel):
+        assert kind == "GraphError"
+        assert "with loss_parallel():`, call optim.step(losses) inside it too" in text
+
+
 def refused(how: str) -> list[str]:
     heard, mesh, model = Said(), mesh_of_four(), Net()
     laid(model, mesh, "tensor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,50 @@ def test_a_run_without_updates_has_no_curve(tmp_path: Path) -> None:
     said = call("explain", write(tmp_path), "train_cfg.optim_sches.conf.step_per_update=99")
     assert said.code == 0
     assert "main makes no update" in said.out
+
+
+@pytest.mark.parametrize(
+    ("clip", "said"), [("{agc: 0.01, norm: 1}", "clip agc 0.01, norm 1"), ("0.5", "clip 0.5")]
+)
+def test_the_clipping_is_told(tmp_path: Path, clip: str, said: str) -> None:
+    assert f"training   3 epochs, {said}, seed 3" in call("explain", write(tmp_path), f"grad_clip={clip}").out
+
+
+SEVERAL = (
+    "train_cfg.optim_sches={clip_together: true, muon: {conf: {optim_type: Muon, optim_conf: {lr: 0.02}, "
+    "updated_modules: {name: first, ndim: 2}}}, rest: {conf: {optim_type: AdamW, optim_conf: {lr: 1e-2}, "
+    "exclude: {name: first, ndim: 2}}}}"
+)
+
+
+def test_who_is_clipped_together_is_told(tmp_path: Path) -> None:
+    out = call("explain", write(tmp_path), SEVERAL).out
+    assert "backward   one of 'loss' for muon and rest\nclipping   one norm over muon and rest\n" in out
+
+
+def test_members_that_are_clipped_together_are_trained_and_resumed(tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    assert call("train", config, SEVERAL, "--out", run, "num_epochs=1").code == 0
+    assert call("train", config, SEVERAL, "--out", run, "num_epochs=2", "--resume").code == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    norms = {name: [r["grad_norm"] for r in lines if r["member"] == name] for name in ("muon", "rest")}
+    assert norms["muon"] == norms["rest"]
+    assert len(norms["muon"]) == 6
+
+
+OWN = "train_cfg.optim_sches={conf: {optim_type: tests.cases_optimizers.Adaptive, optim_conf: {}}}"
+
+
+def test_a_step_size_of_the_optimizers_own_is_told_and_is_null_in_the_metrics(tmp_path: Path) -> None:
+    config, run = write(tmp_path), tmp_path / "run"
+    assert "9 updates, at a step size of the optimizer's own\n" in call("explain", config, OWN).out
+    assert call("train", config, OWN, "--out", run, "num_epochs=1").code == 0
+    assert call("train", config, OWN, "--out", run, "num_epochs=2", "--resume").code == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines] == [None] * 6
+    said = call("plot", config, OWN)
+    assert said.code != 0
+    assert "there is no learning rate to draw, the optimizer sets its own step size" in said.out + said.err
 
 
 def test_names_are_no_markup(tmp_path: Path) -> None:

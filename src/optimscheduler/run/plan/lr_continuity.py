@@ -70,6 +70,8 @@ def joints(
         step = done.get(name, 0)
         if name not in old or not 0 < step < member.run.steps or member.listens or old[name].listens:
             continue  # what a metric has done to the learning rate is not in the plan
+        if member.own_step_size or old[name].own_step_size:
+            continue
         before, ahead = old[name].rate, range(step + 1, member.run.steps + 1)
         points = ahead[:: max(1, len(ahead) // _POINTS)]
         if all(before(s) == member.rate(s) for s in points):

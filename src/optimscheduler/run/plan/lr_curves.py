@@ -83,10 +83,17 @@ def sorted_out(what: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
 
 
 def curves_of_plan(name: str, plan: Plan) -> list[Curve]:
-    """Of every OptimScheduler of a run."""
+    """Of every OptimScheduler of a run.
+
+    Raises:
+        ConfigError: no optimizer has a learning rate.
+    """
+    if all(m.own_step_size for m in plan.members.values()):
+        raise ConfigError(f"{name}: there is no learning rate to draw, the optimizer sets its own step size")
     return [
         Curve(label=name if len(plan.members) == 1 else f"{name}: {member}", points=m.curve, value=m.rate)
         for member, m in plan.members.items()
+        if not m.own_step_size
     ]
 
 

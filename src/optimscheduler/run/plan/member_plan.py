@@ -38,6 +38,8 @@ class MemberPlan:
             are there.
         listens: the learning rate follows a metric as well; the curve is that without one.
         rate: the learning rate of a real step, whether it is active or not.
+        own_step_size: there is no learning rate, because the optimizer sets its own; the curve is empty.
+        together: names of those that it is clipped together with, its own among them.
     """
 
     described: str
@@ -53,6 +55,8 @@ class MemberPlan:
     curve: tuple[tuple[int, float], ...]
     rate: Callable[[int], float] = field(compare=False)
     listens: bool = False
+    own_step_size: bool = False
+    together: tuple[str, ...] = ()
 
     @property
     def peak(self) -> tuple[int, float]:
@@ -97,7 +101,11 @@ def plan_of_member(
     with _placed(where):
         optim.resolve(run)
 
+    own_step_size = optim.member.values.sets_own
+
     def learning_rate(real_step: int) -> float:
+        if own_step_size:
+            return math.nan
         with _placed(where, "" if optim.schedule is None else "schedule: "):
             return optim.ft_factor * _planned_lr(optim, real_step, horizon.epoch_of(real_step))
 
@@ -115,9 +123,11 @@ def plan_of_member(
         step_per_update=optim.step_per_update,
         horizon=horizon,
         updates=len(active),
-        curve=_curve(active, learning_rate),
+        curve=() if own_step_size else _curve(active, learning_rate),
         rate=learning_rate,
         listens=optim.schedule is not None and optim.schedule.listener is not None,
+        own_step_size=own_step_size,
+        together=optim.together,
     )
 
 

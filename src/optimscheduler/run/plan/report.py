@@ -99,6 +99,11 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
             if curve:
                 for line in text_curve(member.curve):
                     _line(screen, "           " + line)
+        elif member.own_step_size:
+            _line(
+                screen,
+                f"{name:<10} {_count(member.updates, 'update')}, at a step size of the optimizer's own",
+            )
     for note in plan.notes:
         _line(screen, f"note       {note}")
 
@@ -133,9 +138,11 @@ def rhythm(members: Mapping[str, MemberPlan]) -> list[str]:
     losses = defaultdict(list)
     for name, member in members.items():
         losses[member.loss].append(name)
-    for loss, names in losses.items():
-        if len(names) > 1:
-            lines.append(f"backward   one of {loss!r} for {' and '.join(names)}")
+    for loss, sharing in losses.items():
+        if len(sharing) > 1:
+            lines.append(f"backward   one of {loss!r} for {' and '.join(sharing)}")
+    for names in dict.fromkeys(member.together for member in members.values() if member.together):
+        lines.append(f"clipping   one norm over {' and '.join(names)}")
     return lines
 
 
