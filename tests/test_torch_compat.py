@@ -312,3 +312,10 @@ def test_R47_a_step_without_any_of_them_is_the_same(monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(torch._C._autograd, "_get_sequence_nr")
     monkeypatch.delattr(DistributedDataParallel, "_active_ddp_module")
     assert all(torch.equal(a, b) for a, b in zip(trained(), expected, strict=True))
+
+
+def test_every_optimizer_of_torch_is_known_as_one() -> None:
+    classes = [cls for cls in vars(torch.optim).values() if isinstance(cls, type) and cls is not Optimizer]
+    assert "Muon" in [cls.__name__ for cls in classes]  # whose module is torch.optim itself
+    assert all(map(compat.is_of_torch, classes))
+    assert not compat.is_of_torch(type("Adam", (torch.optim.Adam,), {"__module__": "torch.optimal"}))

@@ -18,20 +18,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer, SparseAdam
 
+from optimscheduler._torch_compat import is_of_torch
 from optimscheduler.apart import undisturbed
 from optimscheduler.gradients.twin import twin_of
 from optimscheduler.group_numbers import constructor_names
 
-__all__ = ["FirstStep", "is_of_torch", "state_after_first_step"]
+__all__ = ["FirstStep", "state_after_first_step"]
 
 _HOOKS: Final = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 State = dict[str, Any]  # Any: what an optimizer keeps about one parameter
-
-
-def is_of_torch(optimizer: Optimizer) -> bool:
-    """Whether the class is one of `torch.optim`, whose steps are known to touch nothing else."""
-    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 @torch.no_grad()
@@ -48,7 +44,7 @@ def state_after_first_step(
     Returns:
         Its entries. None where the optimizer keeps nothing, or is not torch's: its step may do anything.
     """
-    if not is_of_torch(optimizer):
+    if not is_of_torch(type(optimizer)):
         return {}
     twin, stand_in = twin_of(optimizer, fused=False), _stand_in(optimizer, parameter)
     for hooks in _HOOKS:
@@ -125,7 +121,7 @@ class FirstStep:
         return self._tried[key]
 
     def _newly(self, group: Mapping[str, Any], parameter: nn.Parameter) -> _Tried:
-        if is_of_torch(self._optimizer):
+        if is_of_torch(type(self._optimizer)):
             try:
                 state = state_after_first_step(self._optimizer, group, parameter)
             except Exception:  # whatever a step raises, over parameters that it does not take

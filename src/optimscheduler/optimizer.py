@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from optimscheduler._torch_compat import takes_scale
+from optimscheduler._torch_compat import is_of_torch, takes_scale
 from optimscheduler.checks import boolean, number
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import check_call, class_at, reason
@@ -71,7 +71,7 @@ def check_drivable(optimizer_class: type[Optimizer]) -> None:
 
 def path_of(optimizer_class: type[Optimizer]) -> str:
     """What a configuration calls the class, always in the same way."""
-    ours = optimizer_class.__module__.startswith("torch.optim")
+    ours = is_of_torch(optimizer_class)
     return (
         optimizer_class.__name__ if ours else f"{optimizer_class.__module__}.{optimizer_class.__qualname__}"
     )
@@ -226,7 +226,7 @@ def may_be_fused(optimizer: Optimizer) -> bool:
     if type(optimizer) is SGD and any(p.device.type == "cpu" and p.dtype in _HALF for p in parameters):
         return False  # torch's kernel leaves most of these weights where they are, without an error
     return (
-        type(optimizer).__module__.startswith("torch.optim.")
+        is_of_torch(type(optimizer))
         and all(map(_leaves_kernel_open, optimizer.param_groups))
         and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
         and all(_steps_fused(type(optimizer), d) for d in {p.device for p in parameters})  # type: ignore[arg-type]  # classes can be hashed

@@ -16,6 +16,8 @@ from typing import Final
 
 from torch.optim import Optimizer
 
+from optimscheduler._torch_compat import is_of_torch
+
 __all__ = ["IMPLEMENTATIONS", "group_keys", "parameters_name"]
 
 IMPLEMENTATIONS: Final = ("foreach", "fused", "capturable", "differentiable")
@@ -49,12 +51,8 @@ def group_keys(optimizer_class: type[Optimizer]) -> list[str]:
 @functools.cache
 def _read_by(optimizer_class: type[Optimizer]) -> frozenset[str]:
     """What the class and its bases, up to torch's own, read from groups."""
-    theirs = [cls for cls in optimizer_class.__mro__ if issubclass(cls, Optimizer) and not _is_torchs(cls)]
+    theirs = [cls for cls in optimizer_class.__mro__ if issubclass(cls, Optimizer) and not is_of_torch(cls)]
     return frozenset(key for cls in theirs for key in _keys_in(cls))
-
-
-def _is_torchs(cls: type) -> bool:
-    return f"{cls.__module__}.".startswith("torch.optim.")
 
 
 def _keys_in(cls: type) -> Iterator[str]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from optimscheduler._torch_compat import copy_of, is_wrapper
+from optimscheduler._torch_compat import copy_of, is_of_torch, is_wrapper
 from optimscheduler.errors import CheckpointError
-from optimscheduler.first_step import FirstStep, is_of_torch
+from optimscheduler.first_step import FirstStep
 from optimscheduler.gradients.suited import SCALARS
 from optimscheduler.group_numbers import IMPLEMENTATION, constructor_names
 
@@ -66,8 +66,8 @@ def compare_entries(
     found, state = _Found(), {}
     rules = _Rules(
         once=SCALARS.get(type(optimizer)),
-        exact=is_of_torch(optimizer),
-        keeps_extra=same_class and not is_of_torch(optimizer),
+        exact=is_of_torch(type(optimizer)),
+        keeps_extra=same_class and not is_of_torch(type(optimizer)),
     )
     named = [name for name in saved.get("present", saved["state"]) if name in parameters]
     for name in named:

@@ -18,6 +18,7 @@ from optimscheduler._torch_compat.modules import (
 from optimscheduler._torch_compat.optimizers import (
     bare_step,
     has_step_hooks,
+    is_of_torch,
     is_scheduled,
     let_take_scale,
     say_stepped,
@@ -49,6 +50,7 @@ __all__ = [
     "has_step_hooks",
     "holders_of",
     "inside_ddp",
+    "is_of_torch",
     "is_scheduled",
     "is_wrapper",
     "leaf_of",

@@ -16,12 +16,18 @@ from torch.optim import optimizer as _module
 __all__ = [
     "bare_step",
     "has_step_hooks",
+    "is_of_torch",
     "is_scheduled",
     "let_take_scale",
     "say_stepped",
     "step_fused_adam",
     "takes_scale",
 ]
+
+
+def is_of_torch(optimizer_class: type) -> bool:
+    """Whether a class is one of `torch.optim`, also one that says so of itself, as Muon does."""
+    return f"{optimizer_class.__module__}.".startswith("torch.optim.")
 
 
 def has_step_hooks(optimizer: Optimizer) -> bool:
@@ -76,7 +82,7 @@ def bare_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
         or getattr(profiler, "_is_profiler_enabled", True)
         or has_step_hooks(optimizer)
         or optimizer.defaults.get("differentiable")
-        or not type(optimizer).__module__.startswith("torch.optim.")
+        or not is_of_torch(type(optimizer))
     )
     return None if needed else _unwrapped(step)
 
