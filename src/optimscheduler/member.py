@@ -16,6 +16,7 @@ from optimscheduler.clock import Clock
 from optimscheduler.gradients import Gradients, gradients_for
 from optimscheduler.guard import Guard
 from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.modes import check_trains
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters, own_again
 from optimscheduler.scalars import Flag, Scalar
@@ -43,7 +44,7 @@ class Member:
     `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
     moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
     the ranks are compared in `fingerprint`, a number that stands for the configuration, in batch number and
-    weights.
+    weights. `moded` says that the optimizer has `train()` and `eval()`.
     """
 
     loss: str
@@ -64,6 +65,7 @@ class Member:
     said_missing: bool = False
     said_none: bool = False
     said_frozen: bool = False
+    moded: bool = False
     updates: int = 0
     blocks: int = -1  # of gradients, in the last window
     fewest: float = math.inf  # parameters with a gradient, of all windows
@@ -83,6 +85,11 @@ class Member:
         groups = [group.parameters for group in self.owned.groups]
         fused = may_be_fused(self.optimizer)
         self.gradients = gradients_for(groups, self.optimizer, model, self.layout, fused=fused)
+
+    def check_trains(self, name: str) -> None:
+        """Check that an optimizer that has modes is in the one for training; see `modes`."""
+        if self.moded:
+            check_trains(self.optimizer, name)
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""
