@@ -120,9 +120,15 @@ def build_optimizer(
     _check_settings(optimizer_class, conf, owned)
     groups = [{"params": list(group.parameters.values()), **group.settings} for group in owned.groups]
     try:
-        return optimizer_class(groups, **conf)
+        optimizer = optimizer_class(groups, **conf)
     except Exception as error:  # whatever an optimizer raises
         raise ConfigError(f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}") from error
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ConfigError(
+            f"optim_type: {optimizer_class.__name__} keeps no lr in its groups, so there is nothing that a "
+            "schedule could drive. Name a class whose groups have an lr"
+        )
+    return optimizer
 
 
 def _check_settings(

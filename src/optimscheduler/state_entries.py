@@ -151,7 +151,7 @@ def _unfit(key: str, value: object, made: object, parameter: nn.Parameter, rules
         once = key in rules.once if rules.once is not None else made.numel() == 1
         if not (once and _is_number(value)):
             return _unfit_tensor(value, made, parameter, exact=rules.exact)
-    elif not isinstance(made, int | float):
+    elif isinstance(made, bool) or not isinstance(made, int | float):
         return None
     if not _is_number(value):
         return f"must be a number, got {_shown(value)}"

@@ -182,7 +182,7 @@ def _difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], *, exact
 
 
 def quietly(case: Case) -> str:
-    """The outcome, without the warnings of other packages."""
-    with warnings.catch_warnings():
+    """The outcome, without the warnings of other packages, and without waiting for compilers."""
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
         warnings.simplefilter("ignore")
         return outcome(case)
