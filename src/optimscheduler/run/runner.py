@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optimscheduler.errors import CheckpointError
 from optimscheduler.ledger import StepReport
+from optimscheduler.run.averaged import averaged
 from optimscheduler.run.checkpoint import Checkpoints
 from optimscheduler.run.clean_buffers import CleanBuffers
 from optimscheduler.run.config import RunConfig
@@ -93,6 +94,7 @@ class Runner:
         self._unsaved = config.on_nonfinite == "raise"  # there must be one from before, whatever comes
         self._buffers = CleanBuffers(self.model)
         self._stopwatch = Stopwatch()
+        self.optim_sches.train()
         self._diverge(0)
 
     def _diverge(self, batch: int) -> None:
@@ -253,9 +255,14 @@ class Runner:
         Returns:
             False if it was stopped before the end; then nothing was done.
         """
-        p = self.progress
         self.model.eval()
         share_buffers(self.model, self.world)
+        with averaged(self.optim_sches):
+            return self._validated_with(monitor, stop)
+
+    def _validated_with(self, monitor: Monitor, stop: Stop) -> bool:
+        """The same, with the weights as they are now."""
+        p = self.progress
         with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
             held_out = self.data.validation(self.device)
             asked = partial(self._agreed, stop)
@@ -282,8 +289,13 @@ class Runner:
         """
         self._unsaved = False
         share_buffers(self.model, self.world)
+        with averaged(self.optim_sches) as trained:
+            self._save(lengths, trained, last=last)
+
+    def _save(self, lengths: Lengths, trained: Mapping[str, Tensor], *, last: bool) -> None:
+        """The same, with the weights as they are to be used, and beside them as they are trained."""
         background = self.config.save_in_background and not last
-        state, batch = self.state.taken(self.progress, lengths()), self.progress.batch
+        state, batch = self.state.taken(self.progress, lengths(), trained), self.progress.batch
         began = time.monotonic()
         self.close()
         if time.monotonic() - began > _PATIENCE:
