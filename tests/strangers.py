@@ -17,13 +17,15 @@ __all__ = [
     "LazyStep",
     "Master",
     "Nested",
-    "WithoutLr",
     "Numbered",
     "Quantised",
     "Recent",
     "ScheduleFree",
+    "Sided",
     "Told",
+    "WithoutLr",
     "Wrapped",
+    "parts",
 ]
 
 Parameters = Iterable[Any]  # Any: parameters, or groups of them
@@ -92,21 +94,22 @@ class ScheduleFree(Optimizer):
 
 
 class Keywords(LazyStep):
-    """Takes any keyword, and puts a counter of its own beside those."""
+    """Takes any keyword, and puts counters of its own beside those; one moves from the second step on."""
 
     def __init__(self, params: Parameters, **settings: Any) -> None:
         super().__init__(params, lr=settings.pop("lr", 0.1))
         for group in self.param_groups:
-            group |= {"decay": 0.0, "count": 0, **settings}
-        self.defaults |= {"decay": 0.0, "count": 0, **settings}
+            group |= {"decay": 0.0, "count": 0, "late": 0, **settings}
+        self.defaults |= {"decay": 0.0, "count": 0, "late": 0, **settings}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         super().step()
         for group in self.param_groups:
+            group["late"] += group["count"] > 0
             group["count"] += 1
             for p in group["params"]:
-                p.mul_(1 - group["decay"] / group["count"])
+                p.mul_(1 - group["decay"] / (group["count"] + group["late"]))
 
 
 class Told(Optimizer):
@@ -171,6 +174,21 @@ class Nested(Optimizer):
                     power = state["how"][1]["power"] if state["how"][0] == "mean" else 0.0
                     grad = grad / (factor.reshape(shape) ** (power / p.ndim) + 1e-6)
                 p.sub_(group["lr"] * grad)
+
+
+class Sided(Optimizer):
+    """Keeps a flag for each weight."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                turned = self.state[p].setdefault("turned", False)
+                p.sub_(p.grad, alpha=group["lr"] * (0.5 if turned else 1.0))
+                self.state[p]["turned"] = not turned
 
 
 class GlobalCount(Optimizer):

@@ -62,6 +62,10 @@ def good_state(make: Any) -> Any:
     return stored(optim.state_dict())
 
 
+LIKE_OTHERS = {"0.bias", "2.weight", "2.bias", "3.weight", *IMPLEMENTATION[2:]}
+"""Parameters whose places are like those of 0.weight and 3.bias, and entries that are not taken."""
+
+
 def leaves(tree: Any, path: Path = ()) -> Iterator[Path]:
     """All places, the branches too."""
     if path:
@@ -80,6 +84,8 @@ def at(tree: Any, path: Path) -> Any:
 def mutants(good: Any) -> Iterator[tuple[str, Any]]:
     """A good state with one thing wrong, and what that is."""
     for path in leaves(good):
+        if LIKE_OTHERS.intersection(path) or (path[:3] == ("optimizer", "groups", 1) and len(path) > 3):
+            continue
         place, value = ".".join(map(str, path)), at(good, path)
         instead = WRONG[:2] if path[0] == "config" else [*WRONG, torch.zeros(3, 1, 2)]
         if isinstance(value, Tensor) and value.ndim:
@@ -153,19 +159,21 @@ def test_R35_a_state_with_one_thing_wrong_is_refused_or_held_or_said(
             optim.load_state_dict(state, how)
         except CheckpointError as error:
             refusals += 1
-            if found := differ(frozen(optim), before):
+            now = frozen(optim)
+            if found := differ(now, before):
                 silent.append(f"{what}: refused, and changed {found[:3]}: {error}")
         else:
             taken += 1
             found = is_held(optim, state)
+            now = None
             if found and not caplog.records:
                 silent.append(f"{what}: taken, and not held: {found[:3]}")
-        if differ(frozen(optim), before):
+        if now is None or differ(now, before):
             optim = make(a_model(seed=9))
             train(optim, DATA[5:6])
             before = frozen(optim)
     assert silent == []
-    assert refusals > 1000
+    assert refusals > 300
     assert taken > 20
 
 

@@ -9,7 +9,19 @@ import torch
 from torch import nn
 
 from optimscheduler import ConfigError, OptimScheduler, OptimSchedulerDict
-from tests.cases_models import TwoParts, a_model, assert_same, batches, frozen, mse, optim_of, stored, take, train, weights
+from tests.cases_models import (
+    TwoParts,
+    a_model,
+    assert_same,
+    batches,
+    frozen,
+    mse,
+    optim_of,
+    stored,
+    take,
+    train,
+    weights,
+)
 from tests.strangers import ScheduleFree
 
 

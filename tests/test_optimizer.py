@@ -221,5 +221,5 @@ def test_R16_a_group_may_have_every_setting_but_the_implementation() -> None:
 
 def test_R17_a_class_without_a_learning_rate_to_drive_is_refused() -> None:
     owned = own(a_model())
-    with pytest.raises(ConfigError, match=r"optim_type: WithoutLr keeps no lr in its groups, so there is nothing"):
+    with pytest.raises(ConfigError, match=r"optim_type: WithoutLr keeps no lr in its groups"):
         build_optimizer(WithoutLr, {"lr": 0.1}, owned)

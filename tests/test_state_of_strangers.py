@@ -36,6 +36,7 @@ from tests.strangers import (
     Quantised,
     Recent,
     ScheduleFree,
+    Sided,
     Told,
     Wrapped,
     parts,
@@ -51,6 +52,7 @@ MAKES: dict[str, Make] = {
     "master": lambda m: Master(m.parameters()),
     "nested": lambda m: Nested(m.parameters()),
     "global": lambda m: GlobalCount(m.parameters()),
+    "flag": lambda m: Sided(m.parameters()),
 }
 
 
@@ -135,7 +137,7 @@ def test_R35_the_config_has_the_settings_and_the_checkpoint_the_state_of_groups(
     cases: list[tuple[type[Optimizer], dict[str, Any], dict[str, Any], set[str]]] = [
         (LazyStep, {"lr": 0.1}, {"lr": 0.3, "beta": 0.5}, {"step"}),
         (ScheduleFree, {"lr": 0.1}, {"lr": 0.3, "beta": 0.5}, {"k", "weight_sum", "lr_max", "train_mode"}),
-        (Keywords, {"lr": 0.1, "decay": 0.1}, {"lr": 0.3, "decay": 0.2}, {"count", "step"}),
+        (Keywords, {"lr": 0.1, "decay": 0.1}, {"lr": 0.3, "decay": 0.2}, {"count", "late", "step"}),
     ]
     for cls, before, now, of_state in cases:
         old = of(before, cls)

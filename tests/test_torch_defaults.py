@@ -155,4 +155,6 @@ def test_R46_the_step_is_that_of_torchs_default_or_refused_as_torch_does(
             near = NEAR.get(weight.dtype, 2e-6)
             if isinstance(conf["lr"], Tensor):
                 near = max(near, 1e-6)  # torch calculates with it in float32
-            torch.testing.assert_close(weight, theirs, rtol=near, atol=near, msg=lambda m, c=conf: f"{c}: {m}")
+            torch.testing.assert_close(
+                weight, theirs, rtol=near, atol=near, msg=lambda m, c=conf: f"{c}: {m}"
+            )

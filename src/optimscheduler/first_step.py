@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from torch.optim import Optimizer, SparseAdam
 
 from optimscheduler.apart import undisturbed
 from optimscheduler.gradients.twin import twin_of
-from optimscheduler.group_numbers import constructor_names, is_put_in
+from optimscheduler.group_numbers import constructor_names
 
 __all__ = ["FirstStep", "is_of_torch", "state_after_first_step"]
 
@@ -85,10 +85,16 @@ class FirstStep:
     Args:
         optimizer: the user's; it is left alone.
         told: for each of its groups, settings that are to count in place of those that are there.
+        named: settings that a configuration names; a constructor may take others than it lists.
     """
 
-    def __init__(self, optimizer: Optimizer, told: Sequence[Mapping[str, Any]] = ()) -> None:
-        self._optimizer = optimizer
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        told: Sequence[Mapping[str, Any]] = (),
+        named: Collection[str] = (),
+    ) -> None:
+        self._optimizer, self.named = optimizer, named
         groups = optimizer.param_groups
         pairs = zip(groups, told or [{}] * len(groups), strict=True)
         merged = [{**group, **settings} for group, settings in pairs]
@@ -98,6 +104,12 @@ class FirstStep:
     def state(self, parameter: nn.Parameter) -> State | None:
         """What is kept about a parameter, by name; None where nobody can say."""
         return self._try(parameter).state
+
+    def is_state(self, group: Mapping[str, Any], key: str) -> bool:
+        """Whether an entry of one of the groups is state, not a setting."""
+        if key in constructor_names(type(self._optimizer)) or key in self.named:
+            return False
+        return key in self._optimizer.defaults or key in self.numbers(group)
 
     def numbers(self, group: Mapping[str, Any]) -> frozenset[str]:
         """Which entries of a group a step makes or changes, as far as that can be said."""
@@ -128,8 +140,8 @@ class FirstStep:
 
     def _put_in(self, group: Mapping[str, Any]) -> State:
         """State that the constructor puts into a group, as it is before any step."""
-        own = self._optimizer.defaults
-        return {key: own[key] for key in group if is_put_in(self._optimizer, key)}
+        own, known = self._optimizer.defaults, constructor_names(type(self._optimizer))
+        return {key: own[key] for key in group if key in own and key not in known}
 
 
 def _tried(optimizer: Optimizer, given: Mapping[str, Any], parameter: nn.Parameter) -> _Tried:

@@ -568,7 +568,7 @@ class OptimScheduler:
         if not isinstance(state, Mapping):
             raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
         if "version" not in state:
-            return [], check_torch_state(self.member, state, in_part=in_part)
+            return [], check_torch_state(self.member, state, self._config["optim_conf"], in_part=in_part)
         check_whole(state)
         changed = config_differences(state["config"], self._config)
         if changed and on_mismatch == "error":

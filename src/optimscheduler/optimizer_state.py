@@ -18,9 +18,9 @@ from optimscheduler._torch_compat import copy_of, is_wrapper
 from optimscheduler.errors import CheckpointError
 from optimscheduler.first_step import FirstStep, state_after_first_step
 from optimscheduler.gradients.suited import SCALARS
-from optimscheduler.group_numbers import IMPLEMENTATION, constructor_names, is_put_in
+from optimscheduler.group_numbers import IMPLEMENTATION, constructor_names
 
-__all__ = ["first_step_of", "load_optimizer", "optimizer_by_name", "taken_by_groups"]
+__all__ = ["first_step_with", "load_optimizer", "optimizer_by_name", "taken_by_groups"]
 
 _PLAIN: Final = ("state", "param_groups")  # what every optimizer's state has
 
@@ -140,31 +140,23 @@ def taken_by_groups(
     for own in optimizer.param_groups:
         held = [next(place) for _ in own["params"]]
         theirs: Mapping[str, Any] = next((group_of[name] for name in held if name in group_of), {})
-        keys = [key for key in theirs if _is_taken(optimizer, own, key, first, settings=settings)]
+        offered = [key for key in theirs if key not in IMPLEMENTATION]
+        keys = [key for key in offered if settings or key not in own or first.is_state(own, key)]
         taken.append({key: theirs[key] for key in keys})
     return taken
 
 
-def _is_taken(
-    optimizer: Optimizer, own: Mapping[str, Any], key: str, first: FirstStep, *, settings: bool
-) -> bool:
-    if key in IMPLEMENTATION:
-        return False
-    if settings or key not in own or is_put_in(optimizer, key):
-        return True
-    return key not in constructor_names(type(optimizer)) and key in first.numbers(own)
+def first_step_with(optimizer: Optimizer, taken: Sequence[Mapping[str, Any]], first: FirstStep) -> FirstStep:
+    """The first step of an optimizer with the settings that it has after a load.
 
-
-def first_step_of(
-    optimizer: Optimizer, names: Sequence[str], saved: Mapping[str, Any], *, settings: bool
-) -> FirstStep:
-    """The first step of an optimizer with the settings that it has after the load."""
-    asked = FirstStep(optimizer)
-    if not settings:
-        return asked
+    Args:
+        optimizer: the optimizer.
+        taken: from `taken_by_groups`.
+        first: with the settings that it has now.
+    """
     known = constructor_names(type(optimizer))
-    taken = taken_by_groups(optimizer, names, saved, asked, settings=True)
-    return FirstStep(optimizer, [{k: v for k, v in group.items() if k in known} for group in taken])
+    told = [{key: value for key, value in group.items() if key in known} for group in taken]
+    return FirstStep(optimizer, told, first.named) if any(told) else first
 
 
 def _keep_dtype(

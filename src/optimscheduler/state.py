@@ -14,7 +14,7 @@ window      the open window, with its gradients by name
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,7 +26,7 @@ from optimscheduler.errors import CheckpointError
 from optimscheduler.first_step import FirstStep
 from optimscheduler.member import Member
 from optimscheduler.optimizer_state import (
-    first_step_of,
+    first_step_with,
     load_optimizer,
     optimizer_by_name,
     taken_by_groups,
@@ -157,17 +157,27 @@ def check_fits(
         hint = "" if there != here else "\non_mismatch='config' takes what fits"
         raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(wrong) + hint)
     with _damage_named():
-        return _fit_of(m, state, settings=settings, in_part=in_part)
+        named = {*_named_settings(config), *_named_settings(state["config"])}
+        return _fit_of(m, state, named, settings=settings, in_part=in_part)
 
 
-def _fit_of(m: Member, state: Mapping[str, Any], *, settings: bool, in_part: bool) -> Fit:
+def _named_settings(config: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of the optimizer that a configuration names."""
+    yield from config["optim_conf"]
+    for rule in config.get("param_groups") or []:
+        yield from rule
+
+
+def _fit_of(
+    m: Member, state: Mapping[str, Any], named: Collection[str], *, settings: bool, in_part: bool
+) -> Fit:
     """What of a saved state the optimizer can go on with."""
     names, saved = list(m.owned.by_name), state["optimizer"]
-    asked = FirstStep(m.optimizer)
+    asked = FirstStep(m.optimizer, named=named)
     taken = taken_by_groups(m.optimizer, names, saved, asked, settings=settings)
     if lines := unfit_numbers(m.optimizer, taken):
         raise CheckpointError("this state is damaged: " + "; ".join(lines))
-    first = first_step_of(m.optimizer, names, saved, settings=settings)
+    first = first_step_with(m.optimizer, taken, asked)
     fitting = fitting_parameters(m, state)
     _check_pending(fitting, state["window"]["gradients"])
     entries = compare_entries(m.optimizer, fitting, saved, first, same_class=True)

@@ -152,7 +152,7 @@ def _unfit(key: str, value: object, made: object, parameter: nn.Parameter, rules
         if not (once and _is_number(value)):
             return _unfit_tensor(value, made, parameter, exact=rules.exact)
     elif isinstance(made, bool) or not isinstance(made, int | float):
-        return None
+        return None if isinstance(value, bool) or not isinstance(made, bool) else "must be True or False"
     if not _is_number(value):
         return f"must be a number, got {_shown(value)}"
     return f"must be finite and >= 0, got {_shown(value)}" if rules.exact and not _is_count(value) else None

@@ -28,19 +28,24 @@ class TorchState:
 
     Attributes:
         optimizer: by name, as it may be loaded.
+        first: what the optimizer's first step makes.
         changed: a line for everything that begins anew, or is left out.
     """
 
     optimizer: State
+    first: FirstStep
     changed: list[str]
 
 
-def check_torch_state(m: Member, state: Mapping[str, Any], *, in_part: bool = False) -> TorchState:
+def check_torch_state(
+    m: Member, state: Mapping[str, Any], settings: Collection[str] = (), *, in_part: bool = False
+) -> TorchState:
     """Check the origin's `{"optimizer": ..., "scaler": ...}`, or a plain torch optimizer's state.
 
     Args:
         m: the member.
         state: the saved state.
+        settings: those of the optimizer that the configuration names.
         in_part: take what fits.
 
     Raises:
@@ -52,7 +57,7 @@ def check_torch_state(m: Member, state: Mapping[str, Any], *, in_part: bool = Fa
     _check_shape(raw)
     if state.get("scaler"):
         check_scale("scaler", state["scaler"])
-    first, names = FirstStep(m.optimizer), list(m.owned.by_name)
+    first, names = FirstStep(m.optimizer, named=settings), list(m.owned.by_name)
     named, changed = named_from_torch(raw, m.owned, first, in_part=in_part)
     same_class = is_of_class(m.optimizer, raw["param_groups"], first)
     entries = compare_entries(m.optimizer, m.owned.by_name, named, first, same_class=same_class)
@@ -60,14 +65,14 @@ def check_torch_state(m: Member, state: Mapping[str, Any], *, in_part: bool = Fa
         m.optimizer, taken_by_groups(m.optimizer, names, named, first, settings=False)
     )
     changed += check_entries(m.optimizer, entries, in_part=in_part)
-    return TorchState(optimizer=entries.taken, changed=changed)
+    return TorchState(optimizer=entries.taken, first=first, changed=changed)
 
 
 def load_torch_state(
     m: Member, scaler: LossScale | None, state: Mapping[str, Any], found: TorchState
 ) -> None:
     """Load what `check_torch_state` has found good."""
-    load_optimizer(m.optimizer, list(m.owned.by_name), found.optimizer, settings=False)
+    load_optimizer(m.optimizer, list(m.owned.by_name), found.optimizer, settings=False, first=found.first)
     if scaler is not None and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])
 

@@ -64,7 +64,9 @@ OF_TORCH: Final = (
     _torch("AdamW", {"fused": False}),
     _torch("Adamax"),
     _torch("LBFGS"),
-    _torch("Muon", model=Matrices, line="matrices alone: `updated_modules` or `exclude` leaves the others out"),
+    _torch(
+        "Muon", model=Matrices, line="matrices alone: `updated_modules` or `exclude` leaves the others out"
+    ),
     _torch("NAdam"),
     _torch("RAdam"),
     _torch("RMSprop", {"momentum": 0.9, "centered": True}),
@@ -78,7 +80,16 @@ OF_TORCH: Final = (
 
 OF_STRANGERS: Final = tuple(
     Case(name=name, package="stand-in", optim_type=getattr(strangers, name), conf={"lr": 0.05})
-    for name in ("LazyStep", "ScheduleFree", "Keywords", "Master", "Nested", "GlobalCount", "Numbered", "Hidden")
+    for name in (
+        "LazyStep",
+        "ScheduleFree",
+        "Keywords",
+        "Master",
+        "Nested",
+        "GlobalCount",
+        "Numbered",
+        "Hidden",
+    )
 )
 
 _MODES: Final = "`optim.train()` before training, `optim.eval()` before validation and saving"
@@ -111,7 +122,11 @@ _OF_PACKAGES: Final = {
     ),
     "torchao": (("torchao.optim", "AdamW8bit Adam8bit AdamW4bit AdamWFp8", ""),),
     "bitsandbytes": (
-        ("bitsandbytes.optim", "Adam AdamW Lion RMSprop Adagrad AdEMAMix LAMB Adam8bit AdamW8bit Lion8bit", ""),
+        (
+            "bitsandbytes.optim",
+            "Adam AdamW Lion RMSprop Adagrad AdEMAMix LAMB Adam8bit AdamW8bit Lion8bit",
+            "",
+        ),
     ),
 }
 

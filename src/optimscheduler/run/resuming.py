@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from optimscheduler.clock import HOST, AccumGrad
 from optimscheduler.errors import CheckpointError
 from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.plain_config import differences
@@ -45,8 +46,17 @@ def for_ranks(
                 f"Write samples_per_update: {samples} in place of accum_grad, or type --on-mismatch config "
                 "to go on with what it is now"
             )
-        changed[name] = {**state, "config": {**state["config"], "accum_grad": accum_grad}}
+        config = {**state["config"], "accum_grad": accum_grad}
+        changed[name] = {**state, "config": config, "clock": _inside(state["clock"], accum_grad)}
     return changed
+
+
+def _inside(clock: State, accum_grad: AccumGrad) -> State:
+    """A clock whose place in the open window is one of a window of that many batches."""
+    inside = clock.get("inside")
+    if not isinstance(inside, int) or accum_grad == HOST:
+        return clock
+    return {**clock, "inside": min(inside, accum_grad - 1)}
 
 
 def check_model(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
