@@ -52,8 +52,8 @@ def test_the_weights_of_both_modes_are_those_of_the_class_in_a_plain_loop() -> N
 def test_a_step_in_the_mode_of_validation_is_refused_and_changes_nothing() -> None:
     data, optim = batches(4), ours(a_model(), accum_grad=2)
     told = (
-        r"ScheduleFree of OptimScheduler 'main' is not in its training mode, so the weights are not those that "
-        r"it trains\. Call train\(\)"
+        r"ScheduleFree of OptimScheduler 'main' is not in its training mode, so the weights are not those "
+        r"that it trains\. Call train\(\)"
     )
     with pytest.raises(ConfigError, match=told):
         take(optim, data[0])

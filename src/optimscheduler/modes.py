@@ -47,6 +47,6 @@ def check_trains(optimizer: Optimizer, name: str) -> None:
     if any(group.get(_FLAG) is False for group in optimizer.param_groups):
         raise ConfigError(
             f"{type(optimizer).__name__} of OptimScheduler {name!r} is not in its training mode, so the "
-            "weights are not those that it trains. Call train() of the OptimScheduler (or of the dict) before "
-            "training, and after each eval()"
+            "weights are not those that it trains. Call train() of the OptimScheduler (or of the dict) "
+            "before training, and after each eval()"
         )

@@ -1,4 +1,4 @@
-"""The classes that are proved: those of torch, and of packages on PyPI (`pip install -e '.[test-optimizers]'`)."""
+"""The classes that are proved: those of torch, and of packages on PyPI: `[test-optimizers]`."""
 
 from __future__ import annotations
 
@@ -84,8 +84,6 @@ OF_STRANGERS: Final = tuple(
         "LazyStep",
         "ScheduleFree",
         "Keywords",
-        "Master",
-        "Nested",
         "GlobalCount",
         "Numbered",
         "Hidden",

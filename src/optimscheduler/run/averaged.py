@@ -1,7 +1,7 @@
 """The weights of optimizers with modes, in a run: where they are used, and back to where they are trained.
 
-A schedule-free optimizer moves the weights to their average and back by a formula, and back is not quite where
-they were. A run puts them back to the bit, so that a validation or a checkpoint changes nothing in it.
+A schedule-free optimizer moves the weights to their average and back by a formula, and back is not quite
+where they were. A run puts them back to the bit, so that a validation or a checkpoint changes nothing in it.
 """
 
 from __future__ import annotations
