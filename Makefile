@@ -7,7 +7,7 @@ WORKERS ?= 2
 FLOOR := $(shell sed -n 's/^dependencies = .*torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast test-floor test-gpu test-long drills check docs bench bench-gpu clean
+.PHONY: help train test test-fast test-floor test-gpu test-long test-optimizers drills check docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test-floor: .venv-floor/.dev  ## the fast tests of the core with the oldest torc
 
 test-gpu:  ## the tests of a CUDA device, with the torch of PYTHON
 	PYTHONPATH=src:. $(PYTHON) -m pytest -q tests/gpu
+
+test-optimizers: .venv-optimizers/.dev  ## optimizers of other packages against plain loops, in an environment of their own
+	.venv-optimizers/bin/python -m pytest -q -n $(WORKERS) tests/optimizers
 
 test-long: .venv/.dev  ## minutes of real training: the main job, killed and resumed
 	$(BIN)/python -m pytest -m "long" --timeout 3600
@@ -57,7 +60,7 @@ bench-gpu:  ## the rows of a CUDA machine, with the torch of PYTHON
 	PYTHONPATH=src $(PYTHON) -m benchmarks.run --gpu $(ARGS)
 
 clean:  ## remove what the targets made, trained runs excepted
-	rm -rf .venv .venv-bench .venv-floor site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .venv-bench .venv-floor .venv-optimizers site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -75,6 +78,12 @@ clean:  ## remove what the targets made, trained runs excepted
 	grep -v '^torch==' constraints.txt > .venv-floor/constraints.txt
 	.venv-floor/bin/python -m pip --disable-pip-version-check install --quiet \
 		-c .venv-floor/constraints.txt 'torch==$(FLOOR).*' -e '.[dev]'
+	@touch $@
+
+.venv-optimizers/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-optimizers
+	.venv-optimizers/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+		-e '.[test-optimizers]'
 	@touch $@
 
 .venv/.docs: .venv/bin/python pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +12,18 @@ from torch.optim import Optimizer
 
 __all__ = [
     "GlobalCount",
+    "Hidden",
     "Keywords",
     "LazyStep",
     "Master",
     "Nested",
+    "Numbered",
     "Quantised",
+    "Recent",
     "ScheduleFree",
     "Sided",
     "Told",
+    "WithoutLr",
     "Wrapped",
     "parts",
 ]
@@ -262,3 +267,68 @@ def parts(model: nn.Module) -> list[dict[str, Any]]:
         {"params": matrices, "lr": 0.1, "momentum": 0.5, "use_slow": True},
         {"params": rest, "lr": 0.1, "momentum": 0.9, "use_slow": False},
     ]
+
+
+class Numbered(Optimizer):
+    """Keeps state under numbers, as heavyball does, with a flag and a short history in it."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state[0] = {"mean": torch.zeros_like(p)}  # type: ignore[index]  # as some packages do
+                    state["flat"] = p.ndim < 2
+                mean = state[0]["mean"].lerp_(p.grad, 0.5)  # type: ignore[index]
+                p.sub_(mean.sign() if state["flat"] else mean, alpha=group["lr"])
+
+
+class Hidden(Optimizer):
+    """Saves its state under other names than it keeps it, as bitsandbytes does."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                p.sub_(mean.lerp_(p.grad, 0.5), alpha=group["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        raw = super().state_dict()
+        return {**raw, "state": {i: {"wrapped": dict(kept)} for i, kept in raw["state"].items()}}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        inner = {i: dict(kept["wrapped"]) for i, kept in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "state": inner})
+
+
+class Recent(Optimizer):
+    """Keeps the last gradients in a deque, as AdaShift does."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                recent = self.state[p].setdefault("recent", deque([torch.zeros_like(p)] * 3, maxlen=3))
+                recent[0].zero_()  # in place: a copy is no copy otherwise
+                recent.append(p.grad.clone())
+                p.sub_(sum(recent) / 3, alpha=group["lr"])
+
+
+class WithoutLr(Optimizer):
+    """Has no learning rate in its groups."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"rate": lr})
+
+    def step(self, closure: Any = None) -> None: ...

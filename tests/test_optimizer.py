@@ -17,6 +17,7 @@ from optimscheduler.optimizer import build_optimizer, find_optimizer, may_be_fus
 from optimscheduler.optimizer_keys import group_keys
 from optimscheduler.parameters import own
 from tests.cases_models import a_model
+from tests.strangers import WithoutLr
 
 DRIVABLE = [
     name
@@ -217,3 +218,9 @@ def test_R16_a_group_may_have_every_setting_but_the_implementation() -> None:
         "nesterov",
         "maximize",
     ]
+
+
+def test_R17_a_class_without_a_learning_rate_to_drive_is_refused() -> None:
+    owned = own(a_model())
+    with pytest.raises(ConfigError, match=r"optim_type: WithoutLr keeps no lr in its groups"):
+        build_optimizer(WithoutLr, {"lr": 0.1}, owned)

@@ -34,6 +34,7 @@ from tests.strangers import (
     Master,
     Nested,
     Quantised,
+    Recent,
     ScheduleFree,
     Sided,
     Told,
@@ -290,6 +291,20 @@ def test_R35_an_option_that_was_switched_in_a_class_of_somebody_else(
         in caplog.text
     )
     train(optim, batches(2))
+
+
+def test_R34_what_is_loaded_is_a_copy_also_inside_of_objects() -> None:
+    data, optim = batches(8), ours(lambda m: Recent(m.parameters()), a_model())
+    train(optim, data[:4])
+    saved = copy.deepcopy({"model": optim.model.state_dict(), "optim": optim.state_dict()})
+    ends = []
+    for _ in range(2):  # the second starts from what the first was given
+        again = ours(lambda m: Recent(m.parameters()), a_model())
+        again.model.load_state_dict(saved["model"])
+        again.load_state_dict(saved["optim"])
+        train(again, data[4:])
+        ends.append(weights(again.model))
+    assert_same(*ends)
 
 
 @pytest.mark.parametrize("how", ["error", "config"])

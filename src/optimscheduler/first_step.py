@@ -155,7 +155,16 @@ def _tried(optimizer: Optimizer, given: Mapping[str, Any], parameter: nn.Paramet
         return _Tried(state=None, numbers=frozenset())
     now = {key: value for key, value in twin.param_groups[0].items() if key != "params"}
     moved = frozenset(key for key, value in now.items() if key not in numbers or _differ(value, numbers[key]))
-    return _Tried(state=dict(twin.state.get(stand_in, {})), numbers=moved)
+    return _Tried(state=_as_saved(twin, stand_in), numbers=moved)
+
+
+def _as_saved(twin: Optimizer, stand_in: nn.Parameter) -> State:
+    """What it keeps about its only parameter, under the names that the class saves it with."""
+    try:
+        saved = twin.state_dict()["state"].get(0, {})
+    except Exception:  # whatever such a class raises, of a copy that nobody has constructed
+        saved = twin.state.get(stand_in, {})
+    return dict(saved)
 
 
 def _differ(one: object, other: object) -> bool:

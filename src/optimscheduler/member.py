@@ -17,6 +17,7 @@ from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients, gradients_for
 from optimscheduler.guard import Guard
 from optimscheduler.ledger import Ledger, StepReport
+from optimscheduler.modes import check_trains
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters, own_again
 from optimscheduler.scalars import Flag, Scalar
@@ -45,7 +46,8 @@ class Member:
     `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
     moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
     the ranks are compared in `config`, plain values, in batch number and weights. `averages` follow the
-    weights; the model has theirs while it is `lent`.
+    weights; the model has theirs while it is `lent`. `moded` says that the optimizer
+    has `train()` and `eval()`.
     """
 
     loss: str
@@ -68,6 +70,7 @@ class Member:
     said_missing: bool = False
     said_none: bool = False
     said_frozen: bool = False
+    moded: bool = False
     updates: int = 0
     blocks: int = -1  # of gradients, in the last window
     fewest: float = math.inf  # parameters with a gradient, of all windows
@@ -98,6 +101,11 @@ class Member:
             raise ConfigError(
                 f"{what}: the model has averaged weights, inside average.applied(); do it after that block"
             )
+
+    def check_trains(self, name: str) -> None:
+        """Check that an optimizer that has modes is in the one for training; see `modes`."""
+        if self.moded:
+            check_trains(self.optimizer, name)
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""

@@ -27,6 +27,7 @@ from optimscheduler.hooks import check_collisions, check_sche_conf
 from optimscheduler.ledger import Ledger, StepReport
 from optimscheduler.losses import by_name
 from optimscheduler.member import Member
+from optimscheduler.modes import has_modes, set_mode
 from optimscheduler.optimizer import may_be_fused
 from optimscheduler.parameters import OwnedParameters
 from optimscheduler.plain_config import config_differences, plain
@@ -212,6 +213,7 @@ class OptimScheduler:
             ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
             check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
             feedback=self._listener.start() if self._listener else None,
+            moded=has_modes(self.optimizer),
         )
         self.member.clip.limit.check(self.member.gradients.parameters)
         self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
@@ -365,6 +367,22 @@ class OptimScheduler:
         """
         self._check_alone()
         return self._line.flush().get(NAME)
+
+    @final
+    def train(self) -> None:
+        """Put an optimizer that has modes, as schedule-free ones do, into the one for training.
+
+        Call it before training and after each `eval()`. Other optimizers have no modes: nothing happens.
+        """
+        set_mode(self.optimizer, train=True)
+
+    @final
+    def eval(self) -> None:
+        """Put an optimizer that has modes into the one for validation, sampling and saving weights.
+
+        The weights are those to be used from here on, until `train()`. Other optimizers have no modes.
+        """
+        set_mode(self.optimizer, train=False)
 
     @final
     def observe(self, metric: float) -> None:

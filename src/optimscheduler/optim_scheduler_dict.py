@@ -188,6 +188,16 @@ class OptimSchedulerDict(Mapping[str, OptimScheduler]):
         """Close the open windows as they are; reports of the members that had something pending."""
         return self._line.flush()
 
+    def train(self) -> None:
+        """Put the optimizers that have modes into the one for training; see `OptimScheduler.train`."""
+        for optim in self._members.values():
+            optim.train()
+
+    def eval(self) -> None:
+        """Put the optimizers that have modes into the one for validation; see `OptimScheduler.eval`."""
+        for optim in self._members.values():
+            optim.eval()
+
     def observe(self, metric: float) -> None:
         """Tell the feedback schedules a validation metric."""
         for optim in self._members.values():

@@ -129,12 +129,18 @@ def build_optimizer(
         for group, own in zip(owned.groups, settings, strict=True)
     ]
     try:
-        return optimizer_class(groups, **conf)
+        optimizer = optimizer_class(groups, **conf)
     except Exception as error:  # whatever an optimizer raises
         raise ConfigError(
             f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}"
             f"{_taken_alone(optimizer_class, conf, owned)}"
         ) from error
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ConfigError(
+            f"optim_type: {optimizer_class.__name__} keeps no lr in its groups, so there is nothing that a "
+            "schedule could drive. Name a class whose groups have an lr"
+        )
+    return optimizer
 
 
 def _takes(optimizer_class: type[Optimizer], key: str) -> bool:

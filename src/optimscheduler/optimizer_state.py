@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -215,4 +216,6 @@ def _copied(value: Any) -> Any:  # Any: whatever an optimizer keeps
         return copy_of(value)
     if type(value) is dict:
         return {key: _copied(part) for key, part in value.items()}
-    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied, value))
+    return copy.deepcopy(value)  # a deque, an object of the class's own

@@ -157,10 +157,12 @@ class BatchStep:
                 "flush: under fully_shard the gradients of an open window cannot be reduced after its last "
                 "backward; say beforehand that a batch is the last: with optim.forward(last=True)"
             )
+        pending = [name for name, member in self.members.items() if member.window]
+        for name in pending:
+            self.members[name].check_trains(name)
         self._opened = None
         for member in self.members.values():
             member.clock.flush()
-        pending = [name for name, member in self.members.items() if member.window]
         self._follow(pending)
         return self._close(pending, timer, logger)
 
@@ -187,6 +189,7 @@ class BatchStep:
         for name in names:
             if name not in self.members:
                 raise ConfigError(f"only: there is no OptimScheduler {name!r}. {nearest(name, self.members)}")
+            self.members[name].check_trains(name)
         if self._together:
             check_undivided(self._together, names)
         beats, self._opened = self._opened or self._beats(step_num, last), None

@@ -35,7 +35,7 @@ __all__ = ["Difference", "differences_of_states", "verify_resume"]
 
 State = Mapping[str, Any]  # Any: a tree of plain values and tensors
 
-_PARTS = ("model", "optim_sches", "random", "progress")
+_PARTS = ("model", "optim_sches", "random", "progress", "trained")
 
 _TOLD: Final = 2000  # characters of what a training has said
 
@@ -94,7 +94,7 @@ def verify_resume(arguments: Sequence[str], stops: Stops, ranks: int, cwd: Path,
             _keep(folder, screen)
             return 1
         state = _last(whole)
-        count = sum(1 for part in _PARTS for _ in tensors_in(state[part]))
+        count = sum(1 for part in _PARTS for _ in tensors_in(state.get(part)))
         screen.print(
             f"identical  {count} tensors of weights and state, the random generators, and "
             f"{len(read_lines(whole / METRICS))} lines of metrics are the same to the bit",
@@ -218,7 +218,7 @@ def _differences(whole: Path, parts: Path, at: int) -> Iterator[str]:
         elif len(ours) != len(theirs):
             yield f"different  {name}: {len(ours)} and {len(theirs)} lines"
     one, other = _last(whole), _last(parts)
-    found = [d for part in _PARTS for d in differences_of_states(one[part], other[part], part)]
+    found = [d for part in _PARTS for d in differences_of_states(one.get(part), other.get(part), part)]
     if found:
         yield f"different  {len(found)} places of the last checkpoint, the first: {found[0]}"
     if before:

@@ -19,6 +19,7 @@ from optimscheduler.run.config.schema import RunConfig
 from optimscheduler.run.data.batch_ranges import BatchRanges
 from optimscheduler.run.data.rng import random_state, restore_random_state
 from optimscheduler.run.distributed.world import World
+from optimscheduler.run.loop.modes import checked_trained, trained_again
 from optimscheduler.settings import OnMismatch
 from optimscheduler.shards import is_sharded
 
@@ -70,12 +71,13 @@ class RunState:
         self._config, self._model, self._optim_sches = config, model, optim_sches
         self._device, self._world, self._batches = device, world, batches
 
-    def taken(self, progress: Progress, lengths: Mapping[str, int]) -> State:
+    def taken(self, progress: Progress, lengths: Mapping[str, int], trained: Mapping[str, Tensor]) -> State:
         """All of it; tensors are references. All ranks take part.
 
         Args:
             progress: of the run.
             lengths: bytes in the files of metrics that belong to it.
+            trained: weights as they are trained, where the model's are averages; see `averaged`.
         """
         return {
             "config": self._config.plain(),
@@ -85,6 +87,7 @@ class RunState:
             "progress": asdict(progress) | {"skip": str(progress.skip)},
             "random": self._world.gather(random_state(self._device)),
             "lengths": dict(lengths),
+            **({"trained": dict(trained)} if trained else {}),
         }
 
     def like(self, place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -121,6 +124,7 @@ class RunState:
         """
         weights, saved, config = state.pop("model"), state["optim_sches"], self._config
         check_model(weights, self._model.state_dict())
+        trained = checked_trained(state.pop("trained", {}), weights)
         if state["ranks"] != self._world.count and on_mismatch == "error":
             size = config.data_cfg.batch_size
             saved = for_ranks(saved, self._optim_sches, size, state["ranks"], self._world.count)
@@ -128,6 +132,8 @@ class RunState:
         del weights  # nobody else may look at parameters that are to lie side by side
         vars(self).pop("_tensors", None)
         self._optim_sches.load_state_dict(saved, on_mismatch)
+        exact = on_mismatch != "config"  # another average is trained from other weights
+        trained_again(self._optim_sches, trained if exact else {})
         skip = BatchRanges.read(state["progress"].get("skip", ""), "progress.skip")
         progress = Progress(**{**state["progress"], "skip": skip})
         items = progress.batch_in_epoch * state["config"]["data_cfg"]["batch_size"] * state["ranks"]

@@ -29,6 +29,7 @@ from optimscheduler.run.data.rng import derived_seed, kept, seed_everything
 from optimscheduler.run.distributed.parallelize import share_buffers, unsharded, wrapped
 from optimscheduler.run.distributed.world import ALONE, World
 from optimscheduler.run.loop.buffer_guard import CleanBuffers
+from optimscheduler.run.loop.modes import averaged
 from optimscheduler.run.loop.nonfinite import stop_at_refused
 from optimscheduler.run.loop.run_state import Progress, RunState, State
 from optimscheduler.run.loop.skip_batches import drop_windows, means_with, say_what_it_comes_to
@@ -97,6 +98,7 @@ class Runner:
         self._unsaved = config.on_nonfinite == "raise"  # there must be one from before, whatever comes
         self._buffers = CleanBuffers(self.model)
         self._stopwatch = Stopwatch()
+        self.optim_sches.train()
         self._diverge(0)
 
     def _diverge(self, batch: int) -> None:
@@ -262,9 +264,14 @@ class Runner:
         Returns:
             False if it was stopped before the end; then nothing was done.
         """
-        p = self.progress
         self.model.eval()
         share_buffers(self.model, self.world)
+        with averaged(self.optim_sches):
+            return self._validated_with(monitor, stop)
+
+    def _validated_with(self, monitor: Monitor, stop: Stop) -> bool:
+        """The same, with the weights as they are now."""
+        p = self.progress
         with kept(self.device), torch.no_grad(), self.optim_sches.autocast():
             held_out = self.data.validation(self.device)
             asked = partial(self._agreed, stop)
@@ -291,8 +298,13 @@ class Runner:
         """
         self._unsaved = False
         share_buffers(self.model, self.world)
+        with averaged(self.optim_sches) as trained:
+            self._save(lengths, trained, last=last)
+
+    def _save(self, lengths: Lengths, trained: Mapping[str, Tensor], *, last: bool) -> None:
+        """The same, with the weights as they are to be used, and beside them as they are trained."""
         background = self.config.save_in_background and not last
-        state, batch = self.state.taken(self.progress, lengths()), self.progress.batch
+        state, batch = self.state.taken(self.progress, lengths(), trained), self.progress.batch
         began = time.monotonic()
         self.close()
         if time.monotonic() - began > _PATIENCE:
