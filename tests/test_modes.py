@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimscheduler import ConfigError, OptimScheduler, OptimSchedulerDict
+from optimscheduler import Average, ConfigError, OptimScheduler, OptimSchedulerDict
 from tests.cases_models import (
     TwoParts,
     a_model,
@@ -122,3 +122,11 @@ def test_an_optimizer_without_modes_is_left_alone() -> None:
         take(other, batch)
         optim.eval()
     assert_same(frozen(optim), frozen(other))
+
+
+def test_an_average_of_what_averages_by_itself_is_refused() -> None:
+    optim = OptimScheduler(ScheduleFree, {"lr": 0.1}, nn.Linear(2, 1), use_amp=False)
+    with pytest.raises(
+        ConfigError, match=r"^ScheduleFree averages the weights by itself: leave Average \(in"
+    ):
+        Average(optim)

@@ -76,6 +76,13 @@ class Average:
         if warm_up and decay is None:
             raise ConfigError("warm_up: the plain mean (decay=None) has no decay to warm up; leave it out")
         self._optims = dict(optim) if isinstance(optim, OptimSchedulerDict) else {"": optim}
+        for name, member in self._optims.items():
+            if member.member.moded:
+                raise ConfigError(
+                    f"{type(member.optimizer).__name__}{f' of {name!r}' if name else ''} averages the weights "
+                    "by itself: leave Average (in YAML: average) out, and call optim.eval() where the "
+                    "averaged weights are to be used"
+                )
         self._parts = {name: WeightAverage(decay, warm_up=warm_up, start=start) for name in self._optims}
         for name, part in self._parts.items():
             part.before_update(self._optims[name].member.gradients)  # so that a loader finds a place for each

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimscheduler.run import runner as runner_module
-from optimscheduler.run import train as train_module
+from optimscheduler.run.commands import train as train_module
+from optimscheduler.run.loop import runner as runner_module
 from tests.run.command import call, last_state, last_weights, metrics, without_seconds, write
 
 DECAY = "average={decay: 0.5}"

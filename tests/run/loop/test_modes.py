@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimscheduler.errors import CheckpointError
-from optimscheduler.run import train as train_module
+from optimscheduler.run.commands import train as train_module
 from optimscheduler.run.loop.modes import checked_trained
 from tests.cases_models import assert_same, weights
 from tests.run.command import YAML, call, last_state, metrics, write
