@@ -78,10 +78,10 @@ class Average:
         self._optims = dict(optim) if isinstance(optim, OptimSchedulerDict) else {"": optim}
         for name, member in self._optims.items():
             if member.member.moded:
+                who = type(member.optimizer).__name__ + (f" of {name!r}" if name else "")
                 raise ConfigError(
-                    f"{type(member.optimizer).__name__}{f' of {name!r}' if name else ''} averages the weights "
-                    "by itself: leave Average (in YAML: average) out, and call optim.eval() where the "
-                    "averaged weights are to be used"
+                    f"{who} averages the weights by itself: leave Average (in YAML: average) out, and "
+                    "call optim.eval() where the averaged weights are to be used"
                 )
         self._parts = {name: WeightAverage(decay, warm_up=warm_up, start=start) for name in self._optims}
         for name, part in self._parts.items():

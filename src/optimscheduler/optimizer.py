@@ -129,18 +129,12 @@ def build_optimizer(
         for group, own in zip(owned.groups, settings, strict=True)
     ]
     try:
-        optimizer = optimizer_class(groups, **conf)
+        return optimizer_class(groups, **conf)
     except Exception as error:  # whatever an optimizer raises
         raise ConfigError(
             f"optim_conf: {optimizer_class.__name__} refuses this: {reason(error)}"
             f"{_taken_alone(optimizer_class, conf, owned)}"
         ) from error
-    if any("lr" not in group for group in optimizer.param_groups):
-        raise ConfigError(
-            f"optim_type: {optimizer_class.__name__} keeps no lr in its groups, so there is nothing that a "
-            "schedule could drive. Name a class whose groups have an lr"
-        )
-    return optimizer
 
 
 def _takes(optimizer_class: type[Optimizer], key: str) -> bool:
@@ -193,6 +187,11 @@ def _check_settings(
 def _check_lr(tried: Optimizer, settings: Mapping[str, Any], where: str) -> None:
     """Check that a class which is given no lr has one of its own, and one which is given one reads it."""
     group, name = tried.param_groups[0], type(tried).__name__
+    if "lr" not in group:
+        raise ConfigError(
+            f"optim_type: {name} keeps no lr in its groups, so there is nothing that a schedule could drive. "
+            "Name a class whose groups have an lr"
+        )
     if group.get("relative_step") is True and settings.get("lr") is not None:
         raise ConfigError(
             f"{where}: lr: with relative_step=True {name} sets its own step size and does not read lr. Leave "
