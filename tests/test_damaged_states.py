@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from optimscheduler import CheckpointError, OptimScheduler, OptimSchedulerDict
-from optimscheduler.group_numbers import IMPLEMENTATION
+from optimscheduler.state.group_numbers import IMPLEMENTATION
 from tests.cases import HalvedWhenWorse
 from tests.cases_models import (
     TwoParts,

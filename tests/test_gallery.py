@@ -15,8 +15,8 @@ from gallery.figures import THEMES, points, svg
 from gallery.page import MARK, check_complete, formula, reference, text
 
 from optimscheduler import schedules
-from optimscheduler.grammar import read_schedule
 from optimscheduler.schedules import SCHEDULES, Constant, Cosine, NewBob, Noam, Warmup
+from optimscheduler.schedules.grammar import read_schedule
 
 DOCS = Path(__file__).parents[1] / "docs"
 ENTRIES = list(chain.from_iterable(SECTIONS.values()))

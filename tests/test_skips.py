@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optimscheduler import ConfigError, NonFiniteError, OptimScheduler, OptimSchedulerDict
-from optimscheduler.precision import SMALLEST
+from optimscheduler.backward.precision import SMALLEST
 from tests.cases_models import (
     a_model,
     assert_same,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimscheduler import OptimScheduler
-from optimscheduler.first_step import FirstStep
+from optimscheduler.state.first_step import FirstStep
 from tests.cases_models import (
     Batch,
     a_model,

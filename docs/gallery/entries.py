@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from optimscheduler.grammar import AnySchedule
 from optimscheduler.schedules import (
     Clamp,
     Constant,
@@ -40,6 +39,7 @@ from optimscheduler.schedules import (
     Warmup,
     WarmupStableDecay,
 )
+from optimscheduler.schedules.grammar import AnySchedule
 
 __all__ = ["SECTIONS", "Entry", "swing"]
 

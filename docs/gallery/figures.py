@@ -10,7 +10,7 @@ from gallery.entries import Entry
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from optimscheduler.grammar import AnySchedule
+from optimscheduler.schedules.grammar import AnySchedule
 
 __all__ = ["THEMES", "figure", "points", "svg"]
 

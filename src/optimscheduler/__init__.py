@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from optimscheduler.average import Average
+    from optimscheduler.api.average import Average
+    from optimscheduler.api.optim_scheduler import OptimScheduler
+    from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
     from optimscheduler.build import build_optim_sches
     from optimscheduler.errors import (
         CheckpointError,
@@ -21,11 +23,9 @@ if TYPE_CHECKING:
         ParameterError,
         RankError,
     )
-    from optimscheduler.ledger import StepReport
-    from optimscheduler.optim_scheduler import OptimScheduler
-    from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
     from optimscheduler.origin.exp import ExponentDecayLr
     from optimscheduler.origin.noam import NoamLr, Noamlr
+    from optimscheduler.reports.ledger import StepReport
 
 __all__ = [
     "Average",
@@ -50,13 +50,13 @@ __version__ = "0.1.0"
 
 _HOMES: Final = {
     **dict.fromkeys([n for n in __all__ if n.endswith(("Error", "NotFound"))], "errors"),
-    "Average": "average",
+    "Average": "api.average",
     "ExponentDecayLr": "origin.exp",
     "NoamLr": "origin.noam",
     "Noamlr": "origin.noam",
-    "OptimScheduler": "optim_scheduler",
-    "OptimSchedulerDict": "optim_scheduler_dict",
-    "StepReport": "ledger",
+    "OptimScheduler": "api.optim_scheduler",
+    "OptimSchedulerDict": "api.optim_scheduler_dict",
+    "StepReport": "reports.ledger",
     "build_optim_sches": "build",
 }
 

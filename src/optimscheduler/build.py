@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from torch import nn
 
+from optimscheduler.api.optim_scheduler import NAME, OptimScheduler
+from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.errors import ConfigError, OptimSchedulerError, nearest
 from optimscheduler.lookup import class_at
-from optimscheduler.optim_scheduler import NAME, OptimScheduler
-from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.origin import ExponentDecayLr, Noamlr
 
 __all__ = ["TYPES", "build_optim_sches"]

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 from torch.optim import Optimizer
 
-from optimscheduler.clock import AccumGrad
-from optimscheduler.grammar import AnySchedule
 from optimscheduler.schedules import Schedule
+from optimscheduler.schedules.grammar import AnySchedule
+from optimscheduler.window.clock import AccumGrad
 
 __all__ = [
     "AccumGrad",

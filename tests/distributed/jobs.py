@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel as Ddp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict, StepReport
-from optimscheduler.parameters import canonical
+from optimscheduler.parameters.owned import canonical
 
 WRAPS = ("ddp", "hand", "fsdp")
 

@@ -202,7 +202,7 @@ def test_importing_schedules_costs_little_more_than_dataclasses_do() -> None:
 
 def test_importing_schedules_and_grammar_does_not_import_torch_or_numpy() -> None:
     program = (
-        "import sys, optimscheduler.schedules, optimscheduler.grammar\n"
+        "import sys, optimscheduler.schedules, optimscheduler.schedules.grammar\n"
         "print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

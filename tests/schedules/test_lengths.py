@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
-from optimscheduler.grammar import read_schedule
 from optimscheduler.schedules import (
     SCHEDULES,
     Constant,
@@ -26,6 +25,7 @@ from optimscheduler.schedules import (
     Sequence,
     to_lambda,
 )
+from optimscheduler.schedules.grammar import read_schedule
 from optimscheduler.schedules.lengths import Length
 from tests.cases import CASES, HEARD, Case, Heard, schedules
 

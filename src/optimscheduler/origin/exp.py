@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.checks import number
-from optimscheduler.optim_scheduler import OptimScheduler
 
 __all__ = ["ExponentDecayLr"]
 

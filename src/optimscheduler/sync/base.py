@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from optimscheduler.clip import total_norm
 from optimscheduler.gradients import Gradients
 from optimscheduler.scalars import Scalar
-from optimscheduler.window import Window
+from optimscheduler.update.clip import total_norm
+from optimscheduler.window.window import Window
 
 __all__ = ["GradientSync", "Met", "SingleProcess"]
 

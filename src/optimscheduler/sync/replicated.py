@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from optimscheduler._torch_compat import awaits_static_graph, quiet
-from optimscheduler.clip import total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
-from optimscheduler.parameters import saved_buffers
-from optimscheduler.ranks import Ranks, check_alike, meeting
+from optimscheduler.parameters.owned import saved_buffers
 from optimscheduler.scalars import Scalar
 from optimscheduler.shards import is_sharded
 from optimscheduler.sync.base import Met
+from optimscheduler.sync.ranks import Ranks, check_alike, meeting
 from optimscheduler.sync.watch import Watch
-from optimscheduler.window import Window
+from optimscheduler.update.clip import total_norm
+from optimscheduler.window.window import Window
 
 __all__ = ["FORWARD", "ReducedByDdp", "ReducedByHand", "Together"]
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler._torch_compat import scatters_gradients
-from optimscheduler.clip import narrowest, total_norm
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
-from optimscheduler.ranks import Ranks, meeting
 from optimscheduler.shards import copies, is_fsdp, is_sharded, local, place_as_parameter
 from optimscheduler.sync.base import Met
+from optimscheduler.sync.ranks import Ranks, meeting
 from optimscheduler.sync.replicated import FORWARD, Together, loose_tensors
-from optimscheduler.window import Window
+from optimscheduler.update.clip import narrowest, total_norm
+from optimscheduler.window.window import Window
 
 __all__ = ["ShardedByFsdp"]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from optimscheduler import NonFiniteError
-from optimscheduler.forensics import Refusal
+from optimscheduler.reports.forensics import Refusal
 from optimscheduler.run.data.batches import batch_indices
 from optimscheduler.run.loop.nonfinite import in_full, of_all_ranks, refuse
 from tests.cases_models import a_model, batches, mse, optim_of

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from optimscheduler.clock import HOST, AccumGrad
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.errors import CheckpointError
-from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.plain_config import differences
+from optimscheduler.window.clock import HOST, AccumGrad
 
 __all__ = ["check_model", "for_ranks"]
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.build import TYPES
 from optimscheduler.errors import CheckpointError, ConfigError
-from optimscheduler.grammar import read_schedule
 from optimscheduler.lookup import class_at
-from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.checkpoint.reader import content_of, damage_of
 from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.commands.run_folder import CONFIG, keep_source, source_of
@@ -26,6 +25,7 @@ from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION
 from optimscheduler.run.plan.member_plan import MemberPlan
 from optimscheduler.run.plan.plan import Plan, plan_of
 from optimscheduler.schedules import Constant, CoolDown, Product, Run, Schedule, Sequence
+from optimscheduler.schedules.grammar import read_schedule
 
 __all__ = ["branch_off"]
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from torch.optim import SGD, Adam
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.build import TYPES
 from optimscheduler.errors import usual
-from optimscheduler.optim_scheduler import OptimScheduler
 
 __all__ = ["Section", "place_of", "section_in", "with_place"]
 

@@ -23,10 +23,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from optimscheduler.clip import clip_for
-from optimscheduler.clock import HOST
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.config.messages import told
+from optimscheduler.update.clip import clip_for
+from optimscheduler.window.clock import HOST
 
 __all__ = [
     "FREE",

@@ -12,10 +12,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from optimscheduler.parameters import saved_buffers
-from optimscheduler.ranks import Ranks
+from optimscheduler.parameters.owned import saved_buffers
 from optimscheduler.run.distributed.world import World
 from optimscheduler.shards import is_fsdp
+from optimscheduler.sync.ranks import Ranks
 
 __all__ = ["share_buffers", "unsharded", "wrapped"]
 

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from optimscheduler.errors import ConfigError, OptimSchedulerError, RankError
-from optimscheduler.ranks import meeting
 from optimscheduler.run.distributed.device import device_named, device_of_process
 from optimscheduler.run.distributed.torchrun import rank_of_process
+from optimscheduler.sync.ranks import meeting
 
 __all__ = ["ALONE", "World", "joined"]
 

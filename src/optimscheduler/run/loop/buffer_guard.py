@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler._torch_compat import norms_of, products_of
-from optimscheduler.parameters import saved_buffers
+from optimscheduler.parameters.owned import saved_buffers
 
 __all__ = ["CleanBuffers"]
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.errors import CheckpointError
-from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 
 __all__ = ["averaged", "checked_trained", "trained_again"]
 

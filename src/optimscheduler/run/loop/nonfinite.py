@@ -12,10 +12,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.errors import NonFiniteError
-from optimscheduler.forensics import Refusal
-from optimscheduler.ledger import Ledger, StepReport
-from optimscheduler.optim_scheduler import OptimScheduler
+from optimscheduler.reports.forensics import Refusal
+from optimscheduler.reports.ledger import Ledger, StepReport
 from optimscheduler.run.data.batch_ranges import BatchRanges
 from optimscheduler.run.monitor.jsonl import finite
 

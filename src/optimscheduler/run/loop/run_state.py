@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
-from optimscheduler.parameters import canonical
+from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
+from optimscheduler.parameters.owned import canonical
 from optimscheduler.run.checkpoint.resuming import check_model, for_ranks
 from optimscheduler.run.checkpoint.tensors import Place
 from optimscheduler.run.config.schema import RunConfig

@@ -17,9 +17,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optimscheduler.average import Average
+from optimscheduler.api.average import Average
 from optimscheduler.errors import CheckpointError
-from optimscheduler.ledger import StepReport
+from optimscheduler.reports.ledger import StepReport
 from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.config.instantiate import build_model
 from optimscheduler.run.config.schema import RunConfig

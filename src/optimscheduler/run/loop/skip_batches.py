@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from optimscheduler.optim_scheduler import OptimScheduler
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.run.checkpoint.manifest import Damage, Manifest
 from optimscheduler.run.data.batch_ranges import BatchRanges
 

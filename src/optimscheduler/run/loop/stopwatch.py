@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from optimscheduler.ledger import StepReport
+from optimscheduler.reports.ledger import StepReport
 
 __all__ = ["Stopwatch", "record_of"]
 

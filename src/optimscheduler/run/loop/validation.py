@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.errors import ConfigError, LossNotFound, nearest
-from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.distributed.world import ALONE, World
 
 __all__ = ["items_behind", "mean_outputs", "observe", "outputs_of"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.grammar import AnySchedule, read_schedule
 from optimscheduler.run.plan.plan import Plan
 from optimscheduler.schedules import (
     Clamp,
@@ -34,6 +33,7 @@ from optimscheduler.schedules import (
     Sequence as Phases,
 )
 from optimscheduler.schedules.base import Recipe
+from optimscheduler.schedules.grammar import AnySchedule, read_schedule
 
 __all__ = ["Curve", "curve_of_text", "curves_of_plan", "sorted_out", "span"]
 

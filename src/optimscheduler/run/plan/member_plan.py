@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from optimscheduler.api.optim_scheduler import OptimScheduler
 from optimscheduler.errors import ConfigError
 from optimscheduler.lookup import reason
-from optimscheduler.optim_scheduler import OptimScheduler
 from optimscheduler.run.config.schema import NO_HOST
 from optimscheduler.run.plan.duration import Horizon
 from optimscheduler.schedules import Run

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
-from optimscheduler.parameters import canonical
+from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
+from optimscheduler.parameters.owned import canonical
 
 __all__ = ["Row", "owners_table"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from optimscheduler.api.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.build import build_optim_sches
 from optimscheduler.errors import ConfigError, OptimSchedulerError
-from optimscheduler.optim_scheduler_dict import OptimSchedulerDict
 from optimscheduler.run.config.instantiate import build_model
 from optimscheduler.run.config.places import with_place
 from optimscheduler.run.config.schema import RunConfig

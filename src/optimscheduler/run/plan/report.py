@@ -13,14 +13,14 @@ from rich.console import Console as Screen
 from rich.markup import escape
 from rich.table import Table
 
-from optimscheduler.clock import Cadence, Clock
-from optimscheduler.precision import precision_for
+from optimscheduler.backward.precision import precision_for
 from optimscheduler.run.config.schema import AverageConfig, RunConfig
 from optimscheduler.run.data.batches import RunData
 from optimscheduler.run.plan.lr_continuity import Joint
 from optimscheduler.run.plan.member_plan import MemberPlan
 from optimscheduler.run.plan.ownership import Row
 from optimscheduler.run.plan.plan import Plan
+from optimscheduler.window.clock import Cadence, Clock
 
 __all__ = ["rhythm", "show_config", "show_plan", "text_curve"]
 

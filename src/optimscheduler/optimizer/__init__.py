@@ -1,0 +1,1 @@
+"""The optimizer: found, built, and the numbers in its groups."""

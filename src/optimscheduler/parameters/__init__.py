@@ -1,0 +1,1 @@
+"""Which parameters are optimised, under which names, with which rules."""

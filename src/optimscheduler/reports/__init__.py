@@ -1,0 +1,1 @@
+"""What became of each window: counters, reports, where a refused gradient came from."""

@@ -1,0 +1,1 @@
+"""Which batches make an update, and what the open window holds."""
