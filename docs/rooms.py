@@ -81,7 +81,7 @@ def listing() -> str:
 
 def _sentence(file: Path) -> str:
     text = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0].replace("\n", " ")
-    return re.split(r"(?<=[.:])\s", text)[0].rstrip(":.") + "."
+    return re.split(r"(?<=\.)\s", text)[0].rstrip(":.") + "."
 
 
 def with_listing(page: str) -> str:

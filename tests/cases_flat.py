@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler, StepReport
-from optimscheduler.gradients import Flat
+from optimscheduler.gradients import Packed
 from tests.cases_models import optim_of
 
 __all__ = [
@@ -83,7 +83,7 @@ def go(optim: OptimScheduler, draw: Draw, **arguments: Any) -> StepReport:
 def is_flat(optim: OptimScheduler) -> bool:
     """Whether parameters lie side by side at this moment, and do so in truth."""
     gradients = optim.member.gradients
-    if not isinstance(gradients, Flat) or not gradients.moved_elsewhere:
+    if not isinstance(gradients, Packed) or not gradients.moved_elsewhere:
         return False
     return len(buffers_of(optim)) < len(gradients.moved_elsewhere) and all(
         buffer.is_whole() and _lie_in(buffer.leaf, buffer.parameters) for buffer in buffers_of(optim)

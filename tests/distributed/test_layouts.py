@@ -26,7 +26,7 @@ def members_of(setting: Setting, layout: str) -> dict[str, Mapping[str, Any]]:
     return {name: {**conf, "layout": layout} for name, conf in setting.members.items()}
 
 
-def lying(optims: OptimSchedulerDict) -> list[int]:
+def stored_tensors(optims: OptimSchedulerDict) -> list[int]:
     """How many parameters of each member lie in buffers."""
     return [len(optim.member.gradients.moved_elsewhere) for optim in optims.values()]
 
@@ -42,7 +42,7 @@ def in_both(setting: Setting) -> tuple[float, list[int], list[int], dict[str, Te
         batches = [batch[rank] for batch in data(setting, ranks)]
         train(model, optims, batches, setting, side=not (setting.one_sided and rank))
         found.append(weights(model))
-        flat.append(lying(optims))
+        flat.append(stored_tensors(optims))
     start = weights(Heads())
     assert any((found[1][name] - start[name]).abs().max() > 1e-2 for name in start), "nothing was trained"
     return max(float((w - found[1][n]).abs().max()) for n, w in found[0].items()), *flat, found[0]
@@ -124,7 +124,7 @@ def comes_and_goes(wrap: str, view: bool) -> tuple[float, list[list[int]], dict[
             moved = not torch.equal(weights(model)["side.weight"], before)
             # a wrapper that is told to look for unused parameters leaves them alone where no rank uses them
             assert moved is any(who), f"{layout}: {who}"
-            count += lying(optims)
+            count += stored_tensors(optims)
         found.append(weights(model))
         counts.append(count)
     return max(float((w - found[1][n]).abs().max()) for n, w in found[0].items()), counts, found[0]
@@ -161,13 +161,13 @@ def one_dissolves(
     norms = []
     for number, batch in enumerate(data(setting, ranks), start=1):
         if number == 3:
-            assert lying(optims) == [8]
+            assert stored_tensors(optims) == [8]
             if rank == 1:
                 inner.left.weight.data = inner.left.weight.data.clone()
         with optims.forward():
             losses = model(batch[rank].to(dtype))
         norms.append(float(optims.step(losses)["main"].grad_norm or 0))
-    return weights(model), lying(optims), norms
+    return weights(model), stored_tensors(optims), norms
 
 
 @pytest.mark.parametrize("grad_clip", [None, 0.3])
@@ -214,7 +214,7 @@ def handed_over() -> tuple[float, list[list[int]]]:
         if state is not None:
             optims.load_state_dict(state)
         train(model, optims, batches[4 * turn : 4 * turn + 4], part, side=True)
-        flat.append(lying(optims))
+        flat.append(stored_tensors(optims))
         state = optims.state_dict()
     theirs = weights(whole)
     return max(float((w - theirs[n]).abs().max()) for n, w in weights(model).items()), flat

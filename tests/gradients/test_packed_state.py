@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler
-from optimscheduler.gradients import Flat
+from optimscheduler.gradients import Packed
 from tests.cases_flat import Branches, draws, go, is_flat
 from tests.cases_models import optim_of
 
@@ -24,7 +24,7 @@ def trained(optim_type: str = "AdamW", batches: int = 3, **conf: Any) -> OptimSc
 
 
 def packed_of(optim: OptimScheduler) -> Any:  # Any: private to the layout
-    assert isinstance(optim.member.gradients, Flat)
+    assert isinstance(optim.member.gradients, Packed)
     return optim.member.gradients._state
 
 

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.checkpoint import checkpoint
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict
-from optimscheduler.gradients.flat import LARGEST
+from optimscheduler.gradients.packed import LARGEST_PACKED
 from tests.cases_flat import (
     Branches,
     Do,
@@ -674,11 +674,11 @@ def test_a_layer_frozen_and_unfrozen(optim_type: str, at: int) -> None:
 
     play(both, data[:10], turn, at)
     frozen = list(both[0].model.last.parameters())
-    lying = {id(p) for p in both[0].member.gradients.moved_elsewhere}
-    assert not lying & {id(p) for p in frozen}
+    stored_tensors = {id(p) for p in both[0].member.gradients.moved_elsewhere}
+    assert not stored_tensors & {id(p) for p in frozen}
     play(both, data[10:], turn, at)
-    lying = {id(p) for p in both[0].member.gradients.moved_elsewhere}
-    assert lying >= {id(p) for p in frozen}, "they have come back"
+    stored_tensors = {id(p) for p in both[0].member.gradients.moved_elsewhere}
+    assert stored_tensors >= {id(p) for p in frozen}, "they have come back"
 
 
 @pytest.mark.parametrize("how", ["drop", "keep"])
@@ -1022,9 +1022,9 @@ def test_parameters_that_are_not_contiguous() -> None:
         return model
 
     flat, _ = fed(seeded(make), X)
-    lying = {id(p) for p in flat.member.gradients.moved_elsewhere}
-    assert id(flat.model[0].weight) in lying
-    assert id(flat.model[1].weight) not in lying
+    stored_tensors = {id(p) for p in flat.member.gradients.moved_elsewhere}
+    assert id(flat.model[0].weight) in stored_tensors
+    assert id(flat.model[1].weight) not in stored_tensors
     assert flat.model[0].weight.stride() == (1, 6)
 
 
@@ -1113,9 +1113,9 @@ def test_an_eps_of_zero_does_no_harm_between_the_parameters() -> None:
 
 
 def test_large_parameters_stay_on_their_own() -> None:
-    wide = LARGEST // 2
+    wide = LARGEST_PACKED // 2
     flat, _ = fed(seeded(lambda: nn.Sequential(nn.Linear(4, wide), nn.Linear(wide, 2))), X)
-    assert sorted(p.numel() for p in flat.member.gradients.moved_elsewhere) == [2, wide, LARGEST]
+    assert sorted(p.numel() for p in flat.member.gradients.moved_elsewhere) == [2, wide, LARGEST_PACKED]
 
 
 # ---- several members ----

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.optimizer.driven import driven_by
-from optimscheduler.optimizer.hyperparameters import Values
+from optimscheduler.optimizer.hyperparameters import Hyperparameters
+from optimscheduler.optimizer.scheduled_numbers import scheduled_numbers
 from optimscheduler.schedules import Constant, Cosine, Linear, Run, Schedule
 
 HALF = Constant(0.5)
@@ -34,9 +34,9 @@ def values_of(
     schedules: Mapping[str, Schedule],
     of_groups: Sequence[Mapping[str, Schedule]] | None = None,
     ft_factor: float = 1.0,
-) -> Values:
+) -> Hyperparameters:
     own = of_groups or [{}] * len(optimizer.param_groups)
-    return Values(optimizer, 1.0, ft_factor, driven_by(optimizer, schedules, own))
+    return Hyperparameters(optimizer, 1.0, ft_factor, scheduled_numbers(optimizer, schedules, own))
 
 
 def refusal(optimizer: torch.optim.Optimizer, schedules: Mapping[str, Schedule]) -> str:
@@ -54,7 +54,7 @@ def told(optimizer: torch.optim.Optimizer, key: str) -> list[Any]:
 
 def test_R03_every_group_keeps_its_ratio() -> None:
     optimizer = an_optimizer(0.5, 0.25, 2.0, 0.0)
-    values = Values(optimizer, 0.5, 0.1)
+    values = Hyperparameters(optimizer, 0.5, 0.1)
     assert values.lr == 0.5, "before the first update the base"
     for step in (1, 2):  # again and again: ratios are to the base, not to what was written last
         values.write(8.0, step)
@@ -65,7 +65,7 @@ def test_R03_every_group_keeps_its_ratio() -> None:
 
 def test_R03_a_rate_of_0_is_a_rate() -> None:
     optimizer = an_optimizer(0.5, 0.25)
-    values = Values(optimizer, 0.5, 1.0)
+    values = Hyperparameters(optimizer, 0.5, 1.0)
     values.write(0.0, 1)
     assert told(optimizer, "lr") == [0.0, 0.0]
     values.write(0.5, 2)

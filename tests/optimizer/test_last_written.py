@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict
-from optimscheduler.optimizer.last_written import Left
+from optimscheduler.optimizer.last_written import LastWritten
 from tests.cases_models import (
     a_model,
     assert_same,
@@ -394,7 +394,7 @@ def with_tensor(lr: torch.Tensor) -> torch.optim.Optimizer:
 
 def test_a_tensor_that_others_fill_or_replace_is_noticed() -> None:
     optimizer = with_tensor(torch.tensor(0.5))
-    left, spot = Left(optimizer, [(0, "lr")]), (0, "lr")
+    left, spot = LastWritten(optimizer, [(0, "lr")]), (0, "lr")
     left.put(spot, 0.1)  # no float32
     assert not left.touched(spot)
     optimizer.param_groups[0]["lr"].fill_(0.3)
@@ -420,7 +420,7 @@ def test_R24_a_tensor_that_nobody_wrote_is_not_read() -> None:
 
     optimizer = with_tensor(torch.tensor(0.5))
     optimizer.param_groups[0]["lr"] = torch.tensor(0.5).as_subclass(Remote)
-    left, spot = Left(optimizer, [(0, "lr")]), (0, "lr")
+    left, spot = LastWritten(optimizer, [(0, "lr")]), (0, "lr")
     left.put(spot, 0.25)
     before = Remote.reads
     assert (left.touched(spot), left.held(spot)) == (False, 0.25)

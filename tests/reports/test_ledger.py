@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError, NonFiniteError
-from optimscheduler.gradients import Loose
+from optimscheduler.gradients import PerTensor
 from optimscheduler.reports.ledger import Ledger, StepReport
 from optimscheduler.window.window import Window
 from tests.cases_models import stored
@@ -28,13 +28,13 @@ def a_window(*losses: float, first: int = 1) -> Window:
     return window
 
 
-def gradients(**named: Sequence[float] | Tensor) -> Loose:
+def gradients(**named: Sequence[float] | Tensor) -> PerTensor:
     parameters = {}
     for name, gradient in named.items():
         grad = gradient if isinstance(gradient, Tensor) else torch.tensor(gradient)
         parameters[name] = nn.Parameter(torch.zeros(grad.shape))
         parameters[name].grad = grad
-    return Loose(parameters, torch.optim.SGD(parameters.values(), lr=0.1))
+    return PerTensor(parameters, torch.optim.SGD(parameters.values(), lr=0.1))
 
 
 def record(
@@ -42,7 +42,7 @@ def record(
     accepted: bool,
     window: Window | None = None,
     norm: float = math.nan,
-    found: Loose | None = None,
+    found: PerTensor | None = None,
     scale: float | Tensor = 1.0,
     advice: Callable[[], str] = str,
 ) -> None:
@@ -98,7 +98,7 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
     ],
 )
 def test_R21_the_line_says_which_loss_which_batches_which_parameters(
-    window: Window, norm: float, found: Loose, line: str, caplog: pytest.LogCaptureFixture
+    window: Window, norm: float, found: PerTensor, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     record(Ledger("main"), False, window, norm, found)
     (entry,) = caplog.records

@@ -50,8 +50,8 @@ def test_the_phases_of_a_long_one_cycle_join_without_a_jump(shape: str, three_ph
     steps, warm = 10**8, 0.3
     curve = OneCycle(steps=steps, warm=warm, shape=shape, three_phase=three_phase)
     top = int(warm * steps)  # as a real step: t = top - 1
-    joints = [top, 2 * top - 1, steps] if three_phase else [top, steps]
-    for joint in joints:
+    lr_changes = [top, 2 * top - 1, steps] if three_phase else [top, steps]
+    for joint in lr_changes:
         for near in (joint - 1, joint + 1):
             # straight lines are the steepest: no more than 1 in 0.3e8 steps
             assert curve(near) == pytest.approx(curve(joint), abs=4e-8)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from optimscheduler.gradients import Loose
+from optimscheduler.gradients import PerTensor
 from optimscheduler.update.apply import Fused, Kernel, Plain, kernel_for
 from tests.cases_models import assert_same, weights
 
@@ -32,14 +32,16 @@ def a_part(dtype: torch.dtype = torch.float64) -> nn.Linear:
     return nn.Linear(3, 2).to(dtype)
 
 
-def plant(part: nn.Linear, times: float) -> Loose:
+def plant(part: nn.Linear, times: float) -> PerTensor:
     """Gradients 1, 2, 3, ... x `times`."""
     for p in part.parameters():
         p.grad = times * torch.arange(1.0, 1 + p.numel(), dtype=p.dtype).reshape(p.shape)
-    return Loose(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1))
+    return PerTensor(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1))
 
 
-def run(kernel: Kernel, gradients: Loose, factor: float, divisor: float | Tensor, accepted: Tensor) -> None:
+def run(
+    kernel: Kernel, gradients: PerTensor, factor: float, divisor: float | Tensor, accepted: Tensor
+) -> None:
     dtype = gradients.parameters[0].dtype
     left = kernel.divide(gradients, divisor)
     kernel.apply(gradients, torch.tensor(factor, dtype=dtype), left, accepted)
@@ -156,7 +158,7 @@ def test_R20_R24_on_an_accelerator_the_kernel_decides_and_its_momentum_is_there_
     part.bias.grad = torch.zeros(2, device="meta")  # and no gradient for the weight
     with patch("optimscheduler.update.apply.increment_version") as incremented:
         Fused(optimizer).apply(
-            Loose(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1)),
+            PerTensor(dict(part.named_parameters()), SGD(part.parameters(), lr=0.1)),
             torch.tensor(0.5, device="meta"),
             torch.tensor(4.0, device="meta"),
             torch.tensor(accepted, device="meta"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import ConfigError, OptimScheduler, build_optim_sches
-from optimscheduler.gradients.loose import Loose
+from optimscheduler.gradients.per_tensor import PerTensor
 from optimscheduler.update.clip import Clip, clip_for
 from optimscheduler.update.limits import Adaptive, ByValue
 
@@ -280,7 +280,7 @@ def test_what_was_refused_is_left_for_others_to_look_at(
     parameter = nn.Parameter(torch.ones(2, 2))
     parameter.grad = torch.tensor([[3.0, 4.0], [0.1, 0.2]])
     before = parameter.grad.clone()
-    gradients = Loose({"p": parameter}, torch.optim.SGD([parameter], lr=0.1))
+    gradients = PerTensor({"p": parameter}, torch.optim.SGD([parameter], lr=0.1))
     limit.apply(gradients, torch.tensor(accepted) if as_tensor else accepted)
     assert torch.equal(parameter.grad, before) is not accepted
 
@@ -289,6 +289,6 @@ def test_16_bit_units_are_measured_in_float32() -> None:
     """A row of 300s in float16: its norm of 3000 is there, the sum of its squares would not be."""
     parameter = nn.Parameter(torch.ones(1, 100, dtype=torch.float16))
     parameter.grad = torch.full((1, 100), 300.0, dtype=torch.float16)
-    gradients = Loose({"p": parameter}, torch.optim.SGD([parameter], lr=0.1))
+    gradients = PerTensor({"p": parameter}, torch.optim.SGD([parameter], lr=0.1))
     Adaptive(agc=0.1).apply(gradients, True)
     assert parameter.grad.tolist()[0] == pytest.approx([0.1] * 100, rel=1e-3)  # |w| = 10, of which a tenth

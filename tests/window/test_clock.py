@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from optimscheduler.checks import shown
 from optimscheduler.errors import ConfigError
-from optimscheduler.window.clock import Beat, Cadence, Clock
+from optimscheduler.window.clock import BatchPosition, Cadence, Clock
 
 SIZES = st.integers(1, 7)
 
 
-def take(clock: Clock, number: int | None = None, **how: Any) -> Beat:
+def take(clock: Clock, number: int | None = None, **how: Any) -> BatchPosition:
     beat = clock.beat(number, **how)
     clock.take(beat)
     return beat
@@ -29,7 +29,7 @@ def test_R01_any_batch_number_gives_the_window_of_the_formula(
     clock = Clock(Cadence(accum_grad=accum_grad, step_per_update=step_per_update))
     beat = take(clock, batch)
     real_step = (batch - 1) // accum_grad + 1
-    assert beat == Beat(
+    assert beat == BatchPosition(
         batch=batch,
         real_step=real_step,
         active=real_step % step_per_update == 0,
@@ -71,7 +71,7 @@ def test_R13_last_ends_a_window_that_is_not_full() -> None:
     clock = Clock(Cadence(accum_grad=4))
     assert not take(clock).ends
     assert take(clock, last=True).ends
-    assert take(clock) == Beat(batch=3, real_step=2, active=True, ends=False)
+    assert take(clock) == BatchPosition(batch=3, real_step=2, active=True, ends=False)
 
 
 def test_asking_changes_nothing() -> None:

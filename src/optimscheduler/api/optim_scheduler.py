@@ -23,9 +23,9 @@ from optimscheduler.line.member import Member
 from optimscheduler.line.step import BatchStep, Timer, untimed
 from optimscheduler.optimizer.build import may_be_fused
 from optimscheduler.optimizer.choose import choose
-from optimscheduler.optimizer.driven import driven_by
-from optimscheduler.optimizer.hyperparameters import Values
+from optimscheduler.optimizer.hyperparameters import Hyperparameters
 from optimscheduler.optimizer.modes import has_modes, set_mode
+from optimscheduler.optimizer.scheduled_numbers import scheduled_numbers
 from optimscheduler.parameters.owned import OwnedParameters
 from optimscheduler.parameters.selection import read_selector
 from optimscheduler.plain_config import config_differences, plain
@@ -198,11 +198,11 @@ class OptimScheduler:
             clip=clip_for(grad_clip, grad_norm_type),
             guard=guard_for(guard),
             write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
-            values=Values(
+            values=Hyperparameters(
                 self.optimizer,
                 self._chosen.base_lr,
                 number("ft_factor", ft_factor, above=0),
-                driven_by(
+                scheduled_numbers(
                     self.optimizer,
                     of_all_groups,
                     [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in owned.groups],

@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 
 from optimscheduler._torch_compat import dtypes_of, graph_age, leaf_of
 
-__all__ = ["Sight"]
+__all__ = ["GraphShapes"]
 
 _TRUSTED: Final = 16
 """Graphs of one shape for which one walk counts: a walk takes a twentieth of the step of a small model, and
@@ -21,7 +21,7 @@ two graphs of one shape may differ, as when a parameter is thawed."""
 _KEPT: Final = 1024  # shapes that are remembered
 
 
-class Sight:
+class GraphShapes:
     """What was seen in the graphs of one loss.
 
     Attributes:

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from optimscheduler.backward.graph_shapes import Sight
+from optimscheduler.backward.graph_shapes import GraphShapes
 from optimscheduler.backward.owners import Claim
 from optimscheduler.errors import GraphError
 from optimscheduler.shards import is_sharded
@@ -68,7 +68,7 @@ class Isolation:
         self._mine = {id(parameter) for parameter in self._owned}
         self._others = [p for p in claim.parameters if id(p) not in self._mine]
         self._sharded = any(map(is_sharded, claim.parameters))
-        self._sight = Sight()
+        self._sight = GraphShapes()
         self._said = False
         self._looked = False
         self._half = any(p.dtype is torch.float16 for p in self._owned)

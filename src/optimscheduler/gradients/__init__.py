@@ -1,7 +1,7 @@
 """Where the gradients of an OptimScheduler live.
 
-- `Loose`: as torch leaves them, a tensor for each parameter. The reference, and right for everything.
-- `Flat`: small parameters side by side in buffers, so that an update pays for memory and not per tensor.
+- `PerTensor`: as torch leaves them, a tensor for each parameter. The reference, and right for everything.
+- `Packed`: small parameters side by side in buffers, so that an update pays for memory and not per tensor.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 
 from optimscheduler.checks import one_of
 from optimscheduler.errors import ConfigError
-from optimscheduler.gradients.flat import Flat
-from optimscheduler.gradients.loose import Loose, Outlook
-from optimscheduler.gradients.lying import Lying
-from optimscheduler.gradients.suited import reason_against
+from optimscheduler.gradients.packable import reason_against
+from optimscheduler.gradients.packed import Packed
+from optimscheduler.gradients.per_tensor import LayoutPlan, PerTensor
+from optimscheduler.gradients.stored_tensor import StoredTensor
 from optimscheduler.scalars import Flag
 
-__all__ = ["Flat", "Gradients", "Loose", "Lying", "Outlook", "gradients_for"]
+__all__ = ["Gradients", "LayoutPlan", "Packed", "PerTensor", "StoredTensor", "gradients_for"]
 
 _log = logging.getLogger("optimscheduler")
 
@@ -29,7 +29,8 @@ _log = logging.getLogger("optimscheduler")
 class Gradients(Protocol):
     """The gradients of the owned parameters, whatever memory they lie in.
 
-    Once a window is complete: `outlook`, the ranks meet, `settle`, the update over `blocks`, `clear`.
+    Once a window is complete: `plan_layout`, the ranks meet, `apply_layout`, the update over `blocks`,
+    `clear`.
     """
 
     bit_for_bit: bool
@@ -50,7 +51,7 @@ class Gradients(Protocol):
     laid: object
     """Another object whenever other parameters lie together."""
 
-    def lying(self) -> list[Lying]:
+    def stored_tensors(self) -> list[StoredTensor]:
         """What an update moves, as it lies now."""
 
     @property
@@ -60,10 +61,10 @@ class Gradients(Protocol):
     def is_current(self) -> bool:
         """Whether the user's optimizer still has the parameters that it was built with."""
 
-    def outlook(self) -> Outlook:
+    def plan_layout(self) -> LayoutPlan:
         """A window is complete: look at what was done to model and optimizer since the last."""
 
-    def settle(self, *, alike: bool = True, watched: bool = False) -> None:
+    def apply_layout(self, *, alike: bool = True, watched: bool = False) -> None:
         """After the ranks have met: put every parameter where it belongs, and bring the gradients along.
 
         Args:
@@ -139,9 +140,9 @@ def gradients_for(
     reason = reason_against(optimizer, list(named.values()))
     wanted = one_of("layout", layout, ["auto", "flat", "loose"])
     if wanted != "loose" and reason is None:
-        return Flat(groups, optimizer, model, fused=fused)
+        return Packed(groups, optimizer, model, fused=fused)
     if wanted == "flat":
         raise ConfigError(f"layout: 'flat' is not possible here: {reason}. Write auto, or leave it out")
     if wanted == "auto":
         _log.info("layout: loose, every tensor on its own: %s", reason)
-    return Loose(named, optimizer, fused=fused)
+    return PerTensor(named, optimizer, fused=fused)

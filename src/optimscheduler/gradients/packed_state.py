@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import copy_all_, holders_of, takes_scale, version_of
 from optimscheduler.gradients.buffer import Buffer
+from optimscheduler.gradients.packable import SCALARS
 from optimscheduler.gradients.shown import ShownState, State
-from optimscheduler.gradients.suited import SCALARS
 
 __all__ = ["PackedState"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import has_step_hooks, is_scheduled, let_take_scale
-from optimscheduler.gradients.suited import is_dense
+from optimscheduler.gradients.packable import is_dense
 
 __all__ = ["is_laid_for_fused", "is_watched", "take_settings", "twin_of"]
 

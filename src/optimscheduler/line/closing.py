@@ -21,7 +21,7 @@ from optimscheduler.errors import NonFiniteError
 from optimscheduler.line.member import Member
 from optimscheduler.reports.ledger import StepReport
 from optimscheduler.scalars import Flag, Scalar, is_not, seen
-from optimscheduler.sync import GradientSync, Met
+from optimscheduler.sync import GradientSync, ReducedWindow
 from optimscheduler.update.apply import Kernel, kernel_for
 
 __all__ = ["Closing", "joint_norm"]
@@ -44,7 +44,7 @@ class _Gathered:
         norm: of it, divided, before clipping.
     """
 
-    met: Met
+    met: ReducedWindow
     real_step: int
     scale: Scalar
     kernel: Kernel
@@ -125,10 +125,10 @@ class Closing:
         )
         if isinstance(met.weight, float) and met.weight == 0:
             return m.report(completes=True)
-        m.gradients.settle(alike=met.alike, watched=met.watched)
+        m.gradients.apply_layout(alike=met.alike, watched=met.watched)
         m.say_missing(logger)
         blocks = m.gradients.blocks()
-        m.say_strangers(self._model, len(blocks), logger)
+        m.say_new_parameters(self._model, len(blocks), logger)
         if not blocks:
             m.say_none(self._model, logger)
             return m.report(met.loss, completes=True)

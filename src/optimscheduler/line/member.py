@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients, gradients_for
 from optimscheduler.optimizer.build import may_be_fused
-from optimscheduler.optimizer.hyperparameters import Values
+from optimscheduler.optimizer.hyperparameters import Hyperparameters
 from optimscheduler.optimizer.modes import check_trains
 from optimscheduler.parameters.owned import OwnedParameters, own_again
 from optimscheduler.reports.ledger import Ledger, StepReport
@@ -59,7 +59,7 @@ class Member:
     clip: Clip
     guard: Guard
     write: Callable[[int, int], None]
-    values: Values
+    values: Hyperparameters
     ledger: Ledger
     config: Mapping[str, Any] = field(default_factory=dict)
     check_every: int = 0
@@ -74,7 +74,7 @@ class Member:
     updates: int = 0
     blocks: int = -1  # of gradients, in the last window
     fewest: float = math.inf  # parameters with a gradient, of all windows
-    said_strangers: set[str] = field(default_factory=set)
+    said_new_parameters: set[str] = field(default_factory=set)
 
     def follow(self, model: nn.Module) -> None:
         """Parameters were replaced in the groups of the user's optimizer: own what is there now.
@@ -124,7 +124,7 @@ class Member:
                 _listed(missing),
             )
 
-    def say_strangers(self, model: nn.Module, blocks: int, logger: logging.Logger) -> None:
+    def say_new_parameters(self, model: nn.Module, blocks: int, logger: logging.Logger) -> None:
         """Say which parameters of the model are in no optimizer because they came later.
 
         A look at all of them takes time. So it is taken when fewer than ever have a gradient, as after a
@@ -142,14 +142,16 @@ class Member:
         if present >= self.fewest and not anyway:
             return
         self.fewest = min(self.fewest, present)
-        strangers = [name for name in self.owned.strangers(model) if name not in self.said_strangers]
-        self.said_strangers.update(strangers)
-        if strangers:
+        new_parameters = [
+            name for name in self.owned.new_parameters(model) if name not in self.said_new_parameters
+        ]
+        self.said_new_parameters.update(new_parameters)
+        if new_parameters:
             logger.warning(
                 "parameters that came into the model later are in no optimizer and do not train: %s. "
                 "Append them: optim.optimizer.param_groups[0]['params'] += [...]. If they replace others, "
                 "take those out of the list. Or build a new OptimScheduler",
-                _listed(strangers),
+                _listed(new_parameters),
             )
 
     def idles(self, name: str, logger: logging.Logger) -> bool:

@@ -47,7 +47,7 @@ from optimscheduler.reports.ledger import StepReport
 from optimscheduler.scalars import Scalar
 from optimscheduler.sync import GradientSync
 from optimscheduler.sync.ranks import absence_behind
-from optimscheduler.window.clock import Beat
+from optimscheduler.window.clock import BatchPosition
 
 __all__ = ["BatchStep", "Timer", "untimed"]
 
@@ -96,7 +96,7 @@ class BatchStep:
         self.members = dict(members)
         self.precision = precision
         self.sync = sync
-        self._opened: dict[str, Beat] | None = None
+        self._opened: dict[str, BatchPosition] | None = None
         self._model = model
         self._together = together
         self._set_of = {name: names for names in together for name in names}
@@ -185,11 +185,11 @@ class BatchStep:
             self._claim = Claim(self._model, self.members.values())
             self._isolations.clear()
 
-    def _beats(self, step_num: int | None, last: bool = False) -> dict[str, Beat]:
+    def _beats(self, step_num: int | None, last: bool = False) -> dict[str, BatchPosition]:
         last = boolean("last", last)
         return {name: member.clock.beat(step_num, last=last) for name, member in self.members.items()}
 
-    def _take(self, step_num: int | None, names: Collection[str], last: bool) -> dict[str, Beat]:
+    def _take(self, step_num: int | None, names: Collection[str], last: bool) -> dict[str, BatchPosition]:
         """The beats of these members, as `forward` opened them, or new ones."""
         names = [names] if isinstance(names, str) else names
         for name in names:
@@ -213,7 +213,7 @@ class BatchStep:
 
     def _backward(
         self,
-        beats: Mapping[str, Beat],
+        beats: Mapping[str, BatchPosition],
         losses: Mapping[str, Tensor],
         weight: Scalar | Mapping[str, Scalar] | None,
         timer: Timer,

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from optimscheduler.optimizer.driven import Driven
-from optimscheduler.optimizer.last_written import Left
+from optimscheduler.optimizer.last_written import LastWritten
+from optimscheduler.optimizer.scheduled_numbers import ScheduledNumber
 from optimscheduler.schedules import Run
 
-__all__ = ["Values"]
+__all__ = ["Hyperparameters"]
 
 _log = logging.getLogger("optimscheduler")
 
 
-class Values:
+class Hyperparameters:
     """The learning rate of every group, and the other numbers that schedules move.
 
         lr_g = ft_factor * lr * base_g / base
@@ -35,7 +35,7 @@ class Values:
         base_lr: the base value, `optim_conf["lr"]`, > 0; None where the optimizer sets its own step size:
             then no learning rate is written, and `lr` is NaN.
         ft_factor: a constant factor for fine-tuning.
-        driven: what else moves; see `driven_by`.
+        driven: what else moves; see `scheduled_numbers`.
         driver: what drives the learning rate, for people; None is nobody.
         before: what the learning rate is before the first update; None is `base_lr`.
     """
@@ -45,7 +45,7 @@ class Values:
         optimizer: Optimizer,
         base_lr: float | None,
         ft_factor: float,
-        driven: Sequence[Driven] = (),
+        driven: Sequence[ScheduledNumber] = (),
         *,
         driver: str | None = "the schedule",
         before: float | None = None,
@@ -65,7 +65,9 @@ class Values:
         self._before = self.base_lr if before is None else before
         self._own = {driven.group for driven in self.driven if driven.place == "lr"}
         places = [(i, "lr") for i in range(len(self._ratios))]
-        self._left = Left(optimizer, [*places, *((driven.group, driven.place) for driven in self.driven)])
+        self._left = LastWritten(
+            optimizer, [*places, *((driven.group, driven.place) for driven in self.driven)]
+        )
         self._groups = groups
 
     def _driven_spots(self) -> list[tuple[int, str]]:

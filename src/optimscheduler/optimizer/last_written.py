@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import version_of
 
-__all__ = ["Left", "number_at"]
+__all__ = ["LastWritten", "number_at"]
 
 _PLACE: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
 
 Spot = tuple[int, str]  # number of a group, place in it
 
 
-class Left:
+class LastWritten:
     """What we left at some spots, so that what others write there is noticed.
 
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
@@ -109,7 +109,7 @@ def number_at(group: Mapping[str, Any], place: str) -> Any:  # Any: whatever sta
 @functools.cache
 def _parts(place: str) -> tuple[str, int | None]:
     match = _PLACE.fullmatch(place)
-    assert match is not None  # `driven_by` has found it
+    assert match is not None  # `scheduled_numbers` has found it
     return match[1], None if match[2] is None else int(match[2])
 
 

@@ -90,7 +90,7 @@ class OwnedParameters:
         """Canonical name -> parameter, in the optimizer's order."""
         return {name: p for group in self.groups for name, p in group.parameters.items()}
 
-    def strangers(self, model: nn.Module) -> list[str]:
+    def new_parameters(self, model: nn.Module) -> list[str]:
         """Canonical names of trainable parameters that the model did not have when these were selected."""
         ours = set(map(id, self.by_name.values()))
         names, parameters = _all_names(model)

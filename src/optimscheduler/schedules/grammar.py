@@ -38,7 +38,7 @@ AnySchedule: TypeAlias = Schedule | FeedbackSchedule[Any]  # Any: a schedule's s
 
 _LONGEST: Final = 10_000  # characters
 _DEEPEST: Final = 50  # schedules and lists inside each other; far below what exhausts Python's stack
-_LARGEST: Final = 2**63 - 1
+_LARGEST_INTEGER: Final = 2**63 - 1
 _CALL = re.compile(r"[\w.]+\(.*\)", re.DOTALL)
 _EXAMPLE = "'Warmup(steps=100, then=Cosine(steps=900))'"
 _ALLOWED = "A schedule is written with names, numbers, quoted text, lists, tuples and calls"
@@ -166,7 +166,7 @@ class _Walk:
         raise self.refused(node, _REFUSED.get(type(node), "no part of the grammar"))
 
     def constant(self, node: ast.Constant) -> object:
-        if isinstance(node.value, int) and node.value > _LARGEST:
+        if isinstance(node.value, int) and node.value > _LARGEST_INTEGER:
             raise ConfigError(f"{self.at(node)}: {self.written(node)} is too large (at most 2^63 - 1)")
         if node.value is not None and not isinstance(node.value, bool | int | float | str):
             raise self.refused(node, f"of type {type(node.value).__name__}")

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import copy_of, is_of_torch, is_wrapper
 from optimscheduler.errors import CheckpointError
-from optimscheduler.gradients.suited import SCALARS
+from optimscheduler.gradients.packable import SCALARS
 from optimscheduler.state.first_step import FirstStep
 from optimscheduler.state.group_numbers import IMPLEMENTATION, constructor_names
 

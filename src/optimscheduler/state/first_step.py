@@ -20,8 +20,8 @@ from torch.optim import Optimizer, SparseAdam
 
 from optimscheduler._torch_compat import is_of_torch
 from optimscheduler.gradients.twin import twin_of
-from optimscheduler.state.apart import undisturbed
 from optimscheduler.state.group_numbers import constructor_names
+from optimscheduler.state.undisturbed import undisturbed
 
 __all__ = ["FirstStep", "state_after_first_step"]
 

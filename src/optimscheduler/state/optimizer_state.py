@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import copy_of, is_wrapper
 from optimscheduler.errors import CheckpointError
-from optimscheduler.gradients.suited import SCALARS
+from optimscheduler.gradients.packable import SCALARS
 from optimscheduler.shards import is_sharded, laid_as
 from optimscheduler.state.first_step import FirstStep, state_after_first_step
 from optimscheduler.state.group_numbers import IMPLEMENTATION, constructor_names

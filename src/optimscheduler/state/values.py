@@ -27,7 +27,7 @@ __all__ = [
 Check = Callable[[str, object], object]  # takes place and value, and raises
 
 _MOST: Final = 2**63 - 1
-_LARGEST: Final = float(torch.finfo(torch.float32).max)
+_LARGEST_FLOAT32: Final = float(torch.finfo(torch.float32).max)
 
 
 def damaged(place: str, value: object, allowed: str) -> CheckpointError:
@@ -85,7 +85,9 @@ def whole_number(*, least: int = 0, most: int = _MOST) -> Check:
     return check
 
 
-def real_number(*, least: float = -_LARGEST, above: float = -math.inf, most: float = _LARGEST) -> Check:
+def real_number(
+    *, least: float = -_LARGEST_FLOAT32, above: float = -math.inf, most: float = _LARGEST_FLOAT32
+) -> Check:
     """A check for numbers in a range that float32 holds."""
 
     def check(place: str, value: object) -> None:

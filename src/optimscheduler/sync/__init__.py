@@ -23,16 +23,16 @@ from torch.nn.parallel import DistributedDataParallel
 from optimscheduler._torch_compat import was_sharded
 from optimscheduler.errors import ConfigError
 from optimscheduler.shards import is_fsdp, is_sharded, spread_over
-from optimscheduler.sync.base import GradientSync, Met, SingleProcess
+from optimscheduler.sync.base import GradientSync, ReducedWindow, SingleProcess
 from optimscheduler.sync.ranks import Ranks
 from optimscheduler.sync.replicated import ReducedByDdp, ReducedByHand
 from optimscheduler.sync.sharded import ShardedByFsdp
 
 __all__ = [
     "GradientSync",
-    "Met",
     "ReducedByDdp",
     "ReducedByHand",
+    "ReducedWindow",
     "ShardedByFsdp",
     "SingleProcess",
     "sync_for",

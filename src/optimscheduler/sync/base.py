@@ -15,11 +15,11 @@ from optimscheduler.scalars import Scalar
 from optimscheduler.update.clip import total_norm
 from optimscheduler.window.window import Window
 
-__all__ = ["GradientSync", "Met", "SingleProcess"]
+__all__ = ["GradientSync", "ReducedWindow", "SingleProcess"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Met:
+class ReducedWindow:
     """What the ranks know of a window after they have met.
 
     Attributes:
@@ -65,7 +65,7 @@ class GradientSync(Protocol):
     def backward(self) -> AbstractContextManager[None]:
         """The context of the backwards of a batch."""
 
-    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:
         """Bring the gradients of a closed window together, with their weight and loss.
 
         Args:
@@ -125,10 +125,10 @@ class SingleProcess:
         """Nothing to do."""
         return nullcontext()
 
-    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:  # noqa: ARG002  # the protocol's
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:  # noqa: ARG002  # the protocol's
         """The window's own."""
-        watched = gradients.outlook().watched
-        return Met(weight=window.total, loss=window.loss, watched=watched)
+        watched = gradients.plan_layout().watched
+        return ReducedWindow(weight=window.total, loss=window.loss, watched=watched)
 
     def norm(self, gradients: Gradients, norm_type: float) -> tuple[Tensor, torch.dtype]:
         """See `total_norm`."""

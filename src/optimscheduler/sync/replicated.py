@@ -18,7 +18,7 @@ from optimscheduler.gradients import Gradients
 from optimscheduler.parameters.owned import saved_buffers
 from optimscheduler.scalars import Scalar
 from optimscheduler.shards import is_sharded
-from optimscheduler.sync.base import Met
+from optimscheduler.sync.base import ReducedWindow
 from optimscheduler.sync.ranks import Ranks, check_alike, meeting
 from optimscheduler.sync.watch import Watch
 from optimscheduler.update.clip import total_norm
@@ -94,18 +94,18 @@ class Together:
         }
         self._ranks.compare({**facts, **sums}, self._device)
 
-    def _meet(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+    def _meet(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:
         """Mean weight over the ranks, mean loss, whose loss was not finite, whether parameters lie alike."""
-        loss, outlook = window.loss, gradients.outlook()
-        answers = _answers(window.weighted, outlook.watched, checked)
-        told = (window.total, math.nan if loss is None else loss, outlook.places, answers)
+        loss, plan_layout = window.loss, gradients.plan_layout()
+        answers = _answers(window.weighted, plan_layout.watched, checked)
+        told = (window.total, math.nan if loss is None else loss, plan_layout.places, answers)
         weights, losses, places, answered = self._ranks.gather(self._numbers(*told)).unbind(1)
         watched = _agreed([int(number) for number in answered.tolist()])
         counts = weights > 0
         total = torch.where(counts, weights, 0.0).sum()
         mean = torch.where(counts, weights * losses, 0.0).sum() / total
         weight = weights.sum() / self._ranks.count
-        return Met(
+        return ReducedWindow(
             weight=weight.item() if weight.device.type == "cpu" else weight,
             loss=mean if loss is None else mean.to(loss.dtype),
             blamed=counts & ~losses.isfinite(),
@@ -174,7 +174,7 @@ class ReducedByDdp(Together):
         finally:
             self._watch.announced = False
 
-    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:
         """The gradients are averaged already, unless the window was flushed or parameters came later."""
         if self._watch.uncalled and not self._enclosed and len(window.batches) > 1 and not self._said:
             self._said = True
@@ -233,7 +233,7 @@ class ReducedByHand(Together):
         with meeting(FORWARD), quiet(self._wrapped):
             yield
 
-    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:
         """One reduction for all gradients, and a small one."""
         self._ranks.average(gradients.parameters)
         return self._meet(gradients, window, checked=checked)

@@ -14,7 +14,7 @@ from optimscheduler._torch_compat import scatters_gradients
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients
 from optimscheduler.shards import copies, is_fsdp, is_sharded, local, place_as_parameter
-from optimscheduler.sync.base import Met
+from optimscheduler.sync.base import ReducedWindow
 from optimscheduler.sync.ranks import Ranks, meeting
 from optimscheduler.sync.replicated import FORWARD, Together, loose_tensors
 from optimscheduler.update.clip import narrowest, total_norm
@@ -76,7 +76,7 @@ class ShardedByFsdp(Together):
         """Gradients of the window may lie where they cannot be dropped."""
         self._broken = True
 
-    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> Met:
+    def reduce(self, gradients: Gradients, window: Window, *, checked: bool) -> ReducedWindow:
         """The gradients are averaged and scattered already, but for those of parameters left whole.
 
         Raises:

@@ -34,7 +34,7 @@ _RANGE: Final = {
 }
 """A real type that holds numbers as large."""
 
-_LARGEST: Final = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(_RANGE.values())}
+_LARGEST_SQUARABLE: Final = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(_RANGE.values())}
 """The largest number whose square is within range."""
 
 _SMALLEST: Final = torch.finfo(torch.float32).tiny
@@ -93,7 +93,7 @@ class Clip:
             norm / divisor; inf where an optimizer that keeps numbers of that dtype would get one by
             squaring what it is given. Clipping keeps a gradient small enough for float16.
         """
-        if dtype is torch.float16 and self._largest <= _LARGEST[dtype]:
+        if dtype is torch.float16 and self._largest <= _LARGEST_SQUARABLE[dtype]:
             dtype = torch.float32
         if isinstance(divisor, Tensor):
             within = False
@@ -204,7 +204,7 @@ def narrowest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     >>> narrowest([torch.float64, torch.bfloat16])
     torch.float32
     """
-    return min((_RANGE[dtype] for dtype in dtypes), key=_LARGEST.__getitem__, default=torch.float32)
+    return min((_RANGE[dtype] for dtype in dtypes), key=_LARGEST_SQUARABLE.__getitem__, default=torch.float32)
 
 
 @overload
@@ -217,7 +217,7 @@ def _limited(norm: Scalar, dtype: torch.dtype) -> Scalar: ...
 
 def _limited(norm: Scalar, dtype: torch.dtype) -> Scalar:
     """The norm, or inf where numbers of that precision cannot hold its square."""
-    limit = _LARGEST[dtype]
+    limit = _LARGEST_SQUARABLE[dtype]
     if isinstance(norm, Tensor):
         return norm.masked_fill(norm > limit, math.inf)
     return math.inf if norm > limit else norm

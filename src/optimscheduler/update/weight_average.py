@@ -112,7 +112,7 @@ class WeightAverage:
         lazy = any(map(is_lazy, gradients.parameters))
         self._laid = None if lazy else gradients.laid  # look again when they have a shape
         self._trained = [p.requires_grad for p in gradients.parameters]
-        for tensor, names, parts in gradients.lying():
+        for tensor, names, parts in gradients.stored_tensors():
             if is_lazy(tensor) or not any(name in known or named[name].requires_grad for name in names):
                 continue
             row = _wide(tensor.detach()).clone()

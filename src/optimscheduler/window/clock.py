@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from optimscheduler.checks import shown, whole
 from optimscheduler.errors import ConfigError, nearest
 
-__all__ = ["HOST", "AccumGrad", "Beat", "Cadence", "Clock"]
+__all__ = ["HOST", "AccumGrad", "BatchPosition", "Cadence", "Clock"]
 
 HOST: Final = "host"
 """The `accum_grad` of a loop whose host, a Trainer, says which batch is the last of its window."""
@@ -66,7 +66,7 @@ def _accum_grad(value: object) -> AccumGrad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class BatchPosition:
     """One batch, as one OptimScheduler sees it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Clock:
     def _position(self) -> int:
         return self.batch + self._offset
 
-    def beat(self, number: int | None = None, *, last: bool = False) -> Beat:
+    def beat(self, number: int | None = None, *, last: bool = False) -> BatchPosition:
         """What the next batch means; asking changes nothing.
 
         Args:
@@ -136,14 +136,14 @@ class Clock:
         size = self.cadence.size
         position = batch + self._offset
         real_step = (position - 1) // size + 1
-        return Beat(
+        return BatchPosition(
             batch=batch,
             real_step=real_step,
             active=real_step % self.cadence.step_per_update == 0,
             ends=last or position % size == 0,
         )
 
-    def take(self, beat: Beat, epoch: int | None = None) -> None:
+    def take(self, beat: BatchPosition, epoch: int | None = None) -> None:
         """The batch was done, in that epoch if one is given: go on from there."""
         self.batch = beat.batch
         self.epoch = epoch or self.epoch

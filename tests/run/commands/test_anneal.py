@@ -16,7 +16,7 @@ from optimscheduler.run.checkpoint.reader import content_of
 from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.commands import anneal
 from optimscheduler.run.plan.duration import Horizon
-from optimscheduler.run.plan.lr_continuity import Joint
+from optimscheduler.run.plan.lr_continuity import LrChange
 from tests.run.command import YAML, call, config_of, last_state, metrics, without_seconds, write
 
 # 18 items in batches of 4: 5 batches, 3 windows per epoch, the last of one batch
@@ -149,7 +149,7 @@ JOINTS = [  # before, after, meant, further -> jumps
 @pytest.mark.parametrize(("values", "jumps"), JOINTS)
 def test_what_counts_as_a_jump(values: tuple[float, ...], jumps: bool) -> None:
     before, after, meant, further = values
-    joint = Joint(
+    joint = LrChange(
         name="main", step=7, before=before, after=after, meant=meant, further=further, old=(), new=()
     )
     assert joint.jumps is jumps

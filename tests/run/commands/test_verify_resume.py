@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optimscheduler.errors import ConfigError
-from optimscheduler.run.commands.stop_points import Stops, choose_stops
+from optimscheduler.run.commands.stop_points import StopPoints, choose_stop_points
 from optimscheduler.run.commands.verify_resume import differences_of_states
 from optimscheduler.run.plan.plan import make_plan
 from tests.run.command import call, config_of, write
@@ -205,9 +205,9 @@ STOPS = [  # settings, ranks, batches, at -> batches, at
 ]
 
 
-def stops_of(settings: tuple[str, ...], ranks: int, batches: int, at: int | None) -> Stops:
+def stops_of(settings: tuple[str, ...], ranks: int, batches: int, at: int | None) -> StopPoints:
     config = config_of(*settings)
-    return choose_stops(make_plan(config, -(-18 // (4 * ranks)), ranks=ranks), ranks, batches, at)
+    return choose_stop_points(make_plan(config, -(-18 // (4 * ranks)), ranks=ranks), ranks, batches, at)
 
 
 @pytest.mark.parametrize(("settings", "ranks", "batches", "at", "all_of_them", "stop"), STOPS)

@@ -33,7 +33,7 @@ FORMAT: Final = 3
 
 MANIFEST: Final = "manifest.json"
 
-_LARGEST: Final = 64 * 2**20  # bytes of a manifest; a file of it takes some 150
+_LARGEST_MANIFEST: Final = 64 * 2**20  # bytes of a manifest; a file of it takes some 150
 
 
 class Damage(Exception):  # noqa: N818 -- what is found, for whoever reads checkpoints to tell
@@ -69,9 +69,9 @@ class Manifest:
         if path.is_symlink() or not path.is_file():
             raise Damage(f"{MANIFEST} is {'a link' if path.is_symlink() else 'missing'}")
         with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
+            text = file.read(_LARGEST_MANIFEST + 1)
         try:
-            content: Any = json.loads(text) if len(text) <= _LARGEST else None
+            content: Any = json.loads(text) if len(text) <= _LARGEST_MANIFEST else None
             content.pop("checksum")
             version = content["format"]
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):

@@ -19,7 +19,7 @@ State = dict[str, Any]  # Any: a tree of plain values and tensors
 NAME: Final = re.compile(r"batch-(\d{8,})(?:-(\d+))?")
 """Of a checkpoint: the batch after which it was written, and which one of that batch."""
 
-_LARGEST: Final = 2**30  # bytes of what is no tensor
+_LARGEST_PLAIN: Final = 2**30  # bytes of what is no tensor
 _KEYS: Final = {"config", "model", "optim_sches", "progress", "random", "lengths"}
 
 
@@ -77,8 +77,8 @@ def read_content(path: Path) -> State:
     """
     if not path.is_dir():
         raise Damage("it is not there")
-    if (path / PLAIN).stat().st_size > _LARGEST:
-        raise Damage(f"{PLAIN} is larger than {_LARGEST:,} bytes")
+    if (path / PLAIN).stat().st_size > _LARGEST_PLAIN:
+        raise Damage(f"{PLAIN} is larger than {_LARGEST_PLAIN:,} bytes")
     content = read_plain((path / PLAIN).read_bytes())
     state = {**content["plain"], "tensors": content["tensors"]}
     if not set(state) >= _KEYS:

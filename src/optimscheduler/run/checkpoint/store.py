@@ -169,12 +169,12 @@ class Checkpoints:
     ) -> None:
         aside = path.with_suffix(".tmp")
         with told_writing(path):
-            world.together(lambda: self._begin(path, aside, plain, world))
+            world.run_on_all_ranks(lambda: self._begin(path, aside, plain, world))
             write_tensors(aside, tensors, world)
-            mine = world.together(lambda: entries_of(path, aside, world))
+            mine = world.run_on_all_ranks(lambda: entries_of(path, aside, world))
             for each in world.gather(mine):
                 manifest.files.update(each)
-            world.together(lambda: self._finish(path, aside, manifest, world))
+            world.run_on_all_ranks(lambda: self._finish(path, aside, manifest, world))
 
     def _begin(self, path: Path, aside: Path, plain: bytes, world: World) -> None:
         if world.main:

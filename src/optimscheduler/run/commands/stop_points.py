@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from optimscheduler.errors import ConfigError
 from optimscheduler.run.plan.plan import Plan
 
-__all__ = ["Stops", "choose_stops"]
+__all__ = ["StopPoints", "choose_stop_points"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stops:
+class StopPoints:
     """Where the trainings end.
 
     Attributes:
@@ -27,7 +27,7 @@ class Stops:
     notes: tuple[str, ...] = ()
 
 
-def choose_stops(plan: Plan, ranks: int, batches: int, at: int | None) -> Stops:
+def choose_stop_points(plan: Plan, ranks: int, batches: int, at: int | None) -> StopPoints:
     """The batches after which trainings are to stop, so that they stop exactly there.
 
     Args:
@@ -49,11 +49,11 @@ def choose_stops(plan: Plan, ranks: int, batches: int, at: int | None) -> Stops:
     if at is not None and not 1 <= at < batches:
         raise ConfigError(f"--at must be a batch from 1 to {batches - 1}, before the last, got {at}")
     if ranks == 1:
-        return Stops(batches=batches, at=at or _any_of(batches - 1))
+        return StopPoints(batches=batches, at=at or _any_of(batches - 1))
     return _at_windows_ends(_WindowEnds(plan), batches, at)
 
 
-def _at_windows_ends(ends: _WindowEnds, batches: int, at: int | None) -> Stops:
+def _at_windows_ends(ends: _WindowEnds, batches: int, at: int | None) -> StopPoints:
     end = ends.from_batch(batches)
     latest, later = ends.before(end), f"--batches {ends.after(end)}" if end < ends.in_all else ""
     if not latest:
@@ -69,7 +69,7 @@ def _at_windows_ends(ends: _WindowEnds, batches: int, at: int | None) -> Stops:
             f"same, which ends with batch {end}. Type --at {latest}{later and ' or '}{later}"
         )
     asked = {"--batches": (batches, end), "--at": (at or stop, stop)}
-    return Stops(
+    return StopPoints(
         batches=end,
         at=stop,
         notes=tuple(

@@ -30,9 +30,9 @@ from optimscheduler.run.loop.runner import Lengths, Runner
 from optimscheduler.run.loop.signals import Interrupt
 from optimscheduler.run.monitor import Console, JsonLines, Monitor, Pictures, Several, TensorBoard
 from optimscheduler.run.monitor.plots import plot_curves
-from optimscheduler.run.plan.lr_continuity import Joint, joints, refuse_jumps
+from optimscheduler.run.plan.lr_continuity import LrChange, lr_changes, refuse_jumps
 from optimscheduler.run.plan.plan import Plan, make_plan, plan_of
-from optimscheduler.run.plan.report import show_config, show_joints, show_plan
+from optimscheduler.run.plan.report import show_config, show_lr_changes, show_plan
 from optimscheduler.settings import OnMismatch
 
 __all__ = ["train"]
@@ -79,9 +79,9 @@ def train(
             newest=config.keep, best=config.keep_best, monitor=config.monitor, mode=config.mode
         )
         checkpoints = Checkpoints(folder / "checkpoints", retention, world)
-        world.together(lambda: check_folder(folder, checkpoints, resume=resume))
-        newest = world.together(checkpoints.newest)
-        prepared = world.together(
+        world.run_on_all_ranks(lambda: check_folder(folder, checkpoints, resume=resume))
+        newest = world.run_on_all_ranks(checkpoints.newest)
+        prepared = world.run_on_all_ranks(
             lambda: _prepare(
                 config,
                 newest,
@@ -160,8 +160,8 @@ def _prepare(
     for line in changed:
         say(screen, f"changed    {line}; the {on_mismatch} wins")
     if newest and saved != config.plain():
-        found = _joints(read_config(saved, str(newest)), plan, state, data)
-        show_joints(screen, found)
+        found = _lr_changes(read_config(saved, str(newest)), plan, state, data)
+        show_lr_changes(screen, found)
         refuse_jumps(found, allowed=allow_jump)
     return _Prepared(config=config, data=data, plan=plan)
 
@@ -173,7 +173,7 @@ def _pass_over(runner: Runner, skip: BatchRanges, newest: Path | None, screen: S
     runner.leave_out(skip, newest)
 
 
-def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[Joint]:
+def _lr_changes(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[LrChange]:
     """Where the learning rate goes on differently from how it was planned when the checkpoint was made."""
     try:
         was = plan_of(saved, data.items, state["ranks"], data.tokens_per_item)
@@ -183,7 +183,7 @@ def _joints(saved: RunConfig, plan: Plan, state: State, data: RunData) -> list[J
         )
         return []
     done = {name: member["clock"]["closed_windows"] for name, member in state["optim_sches"].items()}
-    return joints(was.members, plan.members, done)
+    return lr_changes(was.members, plan.members, done)
 
 
 def _run(

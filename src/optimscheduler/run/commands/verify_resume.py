@@ -26,7 +26,7 @@ from optimscheduler.run.checkpoint.store import Checkpoints
 from optimscheduler.run.checkpoint.tensors import tensors_in
 from optimscheduler.run.commands.settings import read_settings
 from optimscheduler.run.commands.speak import INTERRUPTED
-from optimscheduler.run.commands.stop_points import Stops, choose_stops
+from optimscheduler.run.commands.stop_points import StopPoints, choose_stop_points
 from optimscheduler.run.data.batches import open_data
 from optimscheduler.run.monitor.jsonl import METRICS, VALIDATION, read_lines
 from optimscheduler.run.plan.plan import make_plan
@@ -65,10 +65,10 @@ def verify(
     settings = read_settings(Path(arguments[0]), arguments[1:])
     data = open_data(settings, ranks=ranks)
     plan = make_plan(settings, data.batches, ranks=ranks, tokens_per_item=data.tokens_per_item)
-    return verify_resume(arguments, choose_stops(plan, ranks, batches, at), ranks, cwd, screen)
+    return verify_resume(arguments, choose_stop_points(plan, ranks, batches, at), ranks, cwd, screen)
 
 
-def verify_resume(arguments: Sequence[str], stops: Stops, ranks: int, cwd: Path, screen: Screen) -> int:
+def verify_resume(arguments: Sequence[str], stops: StopPoints, ranks: int, cwd: Path, screen: Screen) -> int:
     """Train twice, once without and once with a stop after which a new process goes on, and compare.
 
     Args:
@@ -129,7 +129,7 @@ def _keep(folder: Path, screen: Screen) -> None:
         folder.rmdir()
 
 
-def _train_both(train: _Training, stops: Stops, whole: Path, parts: Path, screen: Screen) -> None:
+def _train_both(train: _Training, stops: StopPoints, whole: Path, parts: Path, screen: Screen) -> None:
     batches, at = stops.batches, stops.at
     for note in stops.notes:
         screen.print(f"note       {note}", highlight=False, soft_wrap=True)

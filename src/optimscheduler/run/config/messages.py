@@ -15,10 +15,10 @@ __all__ = ["told"]
 
 _LONGEST: Final = 80  # characters of a key
 
-Values = Mapping[str, Any]  # Any: whatever stands in the YAML
+Hyperparameters = Mapping[str, Any]  # Any: whatever stands in the YAML
 
 
-def told(error: ValidationError, schema: Section, values: Values) -> list[str]:
+def told(error: ValidationError, schema: Section, values: Hyperparameters) -> list[str]:
     """A line for every mistake; several findings about one place are one mistake.
 
     Args:
@@ -33,7 +33,7 @@ def told(error: ValidationError, schema: Section, values: Values) -> list[str]:
     return list(lines.values())
 
 
-def _mistake(path: list[str], schema: Section, values: Values) -> tuple[str, str]:
+def _mistake(path: list[str], schema: Section, values: Hyperparameters) -> tuple[str, str]:
     """The place that a finding is about, and a line on it.
 
     Args:
@@ -62,7 +62,7 @@ def _written(key: str) -> str:
     return key if key.isprintable() and key.strip() and len(key) <= _LONGEST else f"{key!r:.{_LONGEST}}"
 
 
-def _unknown(place: str, key: str, section: Section, schema: Section, values: Values) -> str:
+def _unknown(place: str, key: str, section: Section, schema: Section, values: Hyperparameters) -> str:
     """What to say of a key that the section does not know; some are known elsewhere."""
     elsewhere = "" if usual(key) in section.model_fields else place_of(key, schema, values)
     return f"{place}: unknown key. {elsewhere or nearest(key, section.model_fields)}"

@@ -83,7 +83,7 @@ class World:
             if other != first:
                 raise RankError(f"rank {rank} has another {what} than rank 0: {other!r}, not {first!r}")
 
-    def together(self, prepare: Callable[[], T]) -> T:
+    def run_on_all_ranks(self, prepare: Callable[[], T]) -> T:
         """Let everybody prepare something; if one cannot, all of them stop.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Final
 from optimscheduler.errors import CheckpointError
 from optimscheduler.run.plan.member_plan import MemberPlan
 
-__all__ = ["Joint", "joints", "refuse_jumps"]
+__all__ = ["LrChange", "lr_changes", "refuse_jumps"]
 
 _SHARE: Final = 0.05  # of the learning rate: less is no jump
 _STEPS: Final = 2.0  # times what one step of either curve makes
@@ -17,7 +17,7 @@ _POINTS: Final = 400  # of each curve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joint:
+class LrChange:
     """One OptimScheduler at the checkpoint.
 
     Attributes:
@@ -55,9 +55,9 @@ class Joint:
         )
 
 
-def joints(
+def lr_changes(
     old: Mapping[str, MemberPlan], new: Mapping[str, MemberPlan], done: Mapping[str, int]
-) -> list[Joint]:
+) -> list[LrChange]:
     """The OptimSchedulers whose learning rate goes on differently.
 
     Args:
@@ -78,7 +78,7 @@ def joints(
             continue
         behind = range(1, step + 1)[:: max(1, step // _POINTS)]
         found.append(
-            Joint(
+            LrChange(
                 name=name,
                 step=step,
                 before=before(step),
@@ -92,7 +92,7 @@ def joints(
     return found
 
 
-def refuse_jumps(found: Sequence[Joint], *, allowed: bool) -> None:
+def refuse_jumps(found: Sequence[LrChange], *, allowed: bool) -> None:
     """Stop before a run whose learning rate would jump, unless that is meant.
 
     Raises:

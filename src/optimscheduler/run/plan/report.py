@@ -16,7 +16,7 @@ from rich.table import Table
 from optimscheduler.backward.precision import precision_for
 from optimscheduler.run.config.schema import AverageConfig, RunConfig
 from optimscheduler.run.data.batches import RunData
-from optimscheduler.run.plan.lr_continuity import Joint
+from optimscheduler.run.plan.lr_continuity import LrChange
 from optimscheduler.run.plan.member_plan import MemberPlan
 from optimscheduler.run.plan.ownership import Row
 from optimscheduler.run.plan.plan import Plan
@@ -108,9 +108,9 @@ def show_plan(screen: Screen, plan: Plan, *, curve: bool) -> None:
         _line(screen, f"note       {note}")
 
 
-def show_joints(screen: Screen, joints: Sequence[Joint]) -> None:
+def show_lr_changes(screen: Screen, lr_changes: Sequence[LrChange]) -> None:
     """The learning rate before and after a checkpoint, where the run goes on differently."""
-    for joint in joints:
+    for joint in lr_changes:
         points = [*joint.old, *joint.new]
         for line in text_curve(points):
             _line(screen, "           " + line)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from optimscheduler import ConfigError, OptimScheduler
-from optimscheduler.gradients import Flat, Loose
+from optimscheduler.gradients import Packed, PerTensor
 from optimscheduler.gradients.buffer import Buffer
-from optimscheduler.gradients.suited import SCALARS, reason_against, suited
+from optimscheduler.gradients.packable import SCALARS, packable, reason_against
 from tests.cases_flat import buffers_of, is_flat
 from tests.cases_models import a_model, batches, optim_of, train
 
@@ -145,7 +145,7 @@ def test_with_any_other_optimizer_every_tensor_is_on_its_own_and_it_is_said_why(
         optim_of(model(), optim_type, layout="flat")
     with caplog.at_level(logging.INFO, "optimscheduler"):
         optim = optim_of(model(), optim_type, layout="auto")
-    assert type(optim.member.gradients) is Loose
+    assert type(optim.member.gradients) is PerTensor
     assert f"layout: loose, every tensor on its own: {reason}" in caplog.messages
     caplog.clear()
     with caplog.at_level(logging.INFO, "optimscheduler"):
@@ -175,7 +175,7 @@ def test_auto_is_flat_where_it_can_be(optim_type: str, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, "optimscheduler"):
         optim = optim_of(a_model(), optim_type, layout="auto")
         train(optim, batches(1))
-    assert isinstance(optim.member.gradients, Flat)
+    assert isinstance(optim.member.gradients, Packed)
     assert is_flat(optim)
     assert not caplog.messages
 
@@ -190,7 +190,7 @@ def test_a_model_without_memory_has_nothing_to_move() -> None:
     optim = OptimScheduler("SGD", {"lr": 0.1}, model, use_amp=False)
     loss = model(torch.ones(2, 4, device="meta")).sum()
     loss.backward()
-    optim.member.gradients.settle()
+    optim.member.gradients.apply_layout()
     assert not optim.member.gradients.moved_elsewhere
 
 
@@ -213,8 +213,8 @@ class Holder(nn.Module):
             if p.grad is None and p.layout is torch.strided:
                 p.grad = torch.zeros_like(p)
 
-    def suited(self) -> str:
-        chosen = {id(p) for p in suited(self.parameters(), self)}
+    def packable(self) -> str:
+        chosen = {id(p) for p in packable(self.parameters(), self)}
         return "".join(name for name, p in self.named_parameters() if id(p) in chosen)
 
 
@@ -242,7 +242,7 @@ ODD: dict[str, Any] = {
 
 
 def test_plain_parameters_suit() -> None:
-    assert Holder().suited() == "abc"
+    assert Holder().packable() == "abc"
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -252,7 +252,7 @@ def test_what_does_not_suit_leaves_the_others_in_peace(odd: str) -> None:
         parameter.grad = None
     model = Holder.__new__(Holder)
     Holder.__init__(model, d=parameter) if odd != "integer" else _with_integers(model, parameter)
-    assert model.suited() == "abc"
+    assert model.packable() == "abc"
 
 
 def _with_integers(model: Holder, parameter: nn.Parameter) -> None:
@@ -262,7 +262,7 @@ def _with_integers(model: Holder, parameter: nn.Parameter) -> None:
 
 def test_only_those_that_are_asked_for_are_chosen() -> None:
     model = Holder()
-    assert [id(p) for p in suited([model.c, model.a], model)] == [id(model.c), id(model.a)]
+    assert [id(p) for p in packable([model.c, model.a], model)] == [id(model.c), id(model.a)]
 
 
 @pytest.mark.parametrize("where", ["parameter", "buffer"])
@@ -270,10 +270,10 @@ def test_memory_that_is_anothers_too_does_not_suit(where: str) -> None:
     model = Holder()
     if where == "parameter":
         model.c.data = model.a.data
-        assert model.suited() == "b"
+        assert model.packable() == "b"
     else:
         model.register_buffer("mean", model.a.detach())
-        assert model.suited() == "bc"
+        assert model.packable() == "bc"
 
 
 @pytest.mark.parametrize("where", ["parameter", "buffer"])
@@ -283,25 +283,25 @@ def test_views_of_one_memory_do_not_suit(where: str) -> None:
     model.a.data = row[:6].view(2, 3)
     if where == "parameter":
         model.b.data = row[6:].view(2, 3)
-        assert model.suited() == "c"
+        assert model.packable() == "c"
     else:
         model.register_buffer("rest", row[6:])
-        assert model.suited() == "bc"
+        assert model.packable() == "bc"
 
 
 def test_a_tensor_beside_the_parameters_that_nobody_registered() -> None:
     """A view that a module keeps as a plain attribute would be left behind."""
     model = Holder()
     model.view = model.a.detach().view(-1)
-    assert model.suited() == "bc"
+    assert model.packable() == "bc"
     del model.view
-    assert model.suited() == "abc"
+    assert model.packable() == "abc"
 
 
 def test_one_parameter_twice_is_one_parameter() -> None:
     model = Holder()
     model.register_parameter("again", model.a)
-    assert model.suited() == "abc"
+    assert model.packable() == "abc"
 
 
 def test_an_order_of_strides_of_its_own_suits() -> None:
@@ -310,17 +310,17 @@ def test_an_order_of_strides_of_its_own_suits() -> None:
         e=nn.Parameter(torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)),
         f=nn.Parameter(torch.ones(())),
     )
-    assert model.suited() == "abcdef"
+    assert model.packable() == "abcdef"
 
 
 def test_what_lies_in_a_buffer_may_move_on() -> None:
     model = Holder()
     buffer = Buffer.around([model.a, model.b, model.c])
-    assert model.suited() == "abc", "the buffer is ours"
+    assert model.packable() == "abc", "the buffer is ours"
     buffer.dissolve()
-    assert model.suited() == "abc"
+    assert model.packable() == "abc"
     model.c.data = model.a.data
-    assert model.suited() == "b", "two in one place"
+    assert model.packable() == "b", "two in one place"
 
 
 def test_parameters_of_different_kinds_lie_in_buffers_of_their_own() -> None:

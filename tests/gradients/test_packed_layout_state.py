@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import CheckpointError, GraphError, OptimScheduler
-from optimscheduler.gradients.suited import SCALARS
+from optimscheduler.gradients.packable import SCALARS
 from tests.cases_flat import Branches, Draw, agree, buffers_of, draws, go, is_flat
 from tests.cases_models import assert_same, optim_of, stored, weights
 

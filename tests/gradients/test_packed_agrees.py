@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optimscheduler import OptimScheduler, OptimSchedulerDict, StepReport
-from optimscheduler.gradients.suited import SCALARS
+from optimscheduler.gradients.packable import SCALARS
 from optimscheduler.update.apply import Fused, Plain, kernel_for
 from tests.cases_flat import buffers_of, is_flat
 from tests.cases_models import Batch, batches, mse, optim_of

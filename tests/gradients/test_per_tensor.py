@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from optimscheduler.gradients import Loose
+from optimscheduler.gradients import PerTensor
 
 
 def three() -> dict[str, nn.Parameter]:
@@ -17,8 +17,8 @@ def three() -> dict[str, nn.Parameter]:
     return parameters
 
 
-def loose(parameters: dict[str, nn.Parameter]) -> Loose:
-    return Loose(parameters, SGD(parameters.values(), lr=0.1))
+def loose(parameters: dict[str, nn.Parameter]) -> PerTensor:
+    return PerTensor(parameters, SGD(parameters.values(), lr=0.1))
 
 
 def test_the_parameters_are_in_order() -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Lying", "itself"]
+__all__ = ["StoredTensor", "itself"]
 
 
-class Lying(NamedTuple):
+class StoredTensor(NamedTuple):
     """One tensor that an update moves: a parameter, or several side by side.
 
     Attributes:

@@ -27,7 +27,7 @@ from torch.optim import (
 from optimscheduler._torch_compat import holders_of
 from optimscheduler.shards import is_sharded
 
-__all__ = ["SCALARS", "is_dense", "reason_against", "suited"]
+__all__ = ["SCALARS", "is_dense", "packable", "reason_against"]
 
 SCALARS: Final[dict[type[Optimizer], frozenset[str]]] = {
     Adadelta: frozenset({"step"}),
@@ -61,7 +61,7 @@ def reason_against(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> 
     return None
 
 
-def suited(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Parameter]:
+def packable(parameters: Iterable[nn.Parameter], model: nn.Module) -> list[nn.Parameter]:
     """Those that may move: dense and real, in memory that nothing else looks at.
 
     Something that was made of a parameter before, say by `model.state_dict()`, would go on showing the old

@@ -11,17 +11,17 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import is_scheduled, say_stepped
-from optimscheduler.gradients.lying import Lying, itself
+from optimscheduler.gradients.stored_tensor import StoredTensor, itself
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 from optimscheduler.scalars import Flag, seen
 from optimscheduler.shards import local
 
-__all__ = ["Loose", "Outlook", "pair_of"]
+__all__ = ["LayoutPlan", "PerTensor", "pair_of"]
 
 _log = logging.getLogger("optimscheduler")
 
 
-class Outlook(NamedTuple):
+class LayoutPlan(NamedTuple):
     """What the ranks compare before an update.
 
     Attributes:
@@ -33,7 +33,7 @@ class Outlook(NamedTuple):
     watched: bool
 
 
-class Loose:
+class PerTensor:
     """The reference layout: every parameter and every gradient a tensor of its own.
 
     Args:
@@ -52,7 +52,7 @@ class Loose:
         self._user = optimizer
         self._twin = twin_of(optimizer, fused=True) if fused else None
         self._own = list(self._named.values())  # those whose `.grad` is a block
-        self._blocks: list[Tensor] | None = None  # from `settle` to `clear`
+        self._blocks: list[Tensor] | None = None  # from `apply_layout` to `clear`
         self._of_groups = [
             (list(group["params"]), _singles(group["params"])) for group in optimizer.param_groups
         ]
@@ -68,9 +68,9 @@ class Loose:
         """Canonical name -> parameter."""
         return self._named
 
-    def lying(self) -> list[Lying]:
+    def stored_tensors(self) -> list[StoredTensor]:
         """Every parameter on its own."""
-        return [Lying(parameter, [name], itself) for name, parameter in self._named.items()]
+        return [StoredTensor(parameter, [name], itself) for name, parameter in self._named.items()]
 
     # ---- the optimizers ----
 
@@ -116,11 +116,11 @@ class Loose:
 
     # ---- around an update ----
 
-    def outlook(self) -> Outlook:
+    def plan_layout(self) -> LayoutPlan:
         """Nothing is going to move."""
-        return Outlook(0, is_watched(self._user))
+        return LayoutPlan(0, is_watched(self._user))
 
-    def settle(self, *, alike: bool = True, watched: bool = False) -> None:  # noqa: ARG002  # the protocol's
+    def apply_layout(self, *, alike: bool = True, watched: bool = False) -> None:  # noqa: ARG002  # the protocol's
         """Everything is where it belongs."""
         if watched and not self.watched and self.stepped is not self._user:
             _log.info(

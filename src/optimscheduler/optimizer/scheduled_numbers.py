@@ -13,13 +13,13 @@ from optimscheduler.errors import ConfigError, nearest
 from optimscheduler.optimizer.last_written import number_at
 from optimscheduler.schedules import Schedule
 
-__all__ = ["Driven", "driven_by"]
+__all__ = ["ScheduledNumber", "scheduled_numbers"]
 
 _IMPLEMENTATION: Final = ("params", "param_names", "foreach", "fused", "capturable", "differentiable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Driven:
+class ScheduledNumber:
     """One number of one group that a schedule moves.
 
     Args:
@@ -45,9 +45,9 @@ class Driven:
         return number(f"schedules: {self.place} at s = {step}", value, least=0, below=below)
 
 
-def driven_by(
+def scheduled_numbers(
     optimizer: Optimizer, schedules: Mapping[str, Schedule], of_groups: Sequence[Mapping[str, Schedule]]
-) -> list[Driven]:
+) -> list[ScheduledNumber]:
     """What schedules move besides the learning rate of all groups.
 
     Args:
@@ -62,7 +62,7 @@ def driven_by(
     known = sorted({place for group in groups for place in _places(group)} - {"lr"})
     if "lr" in schedules:
         raise ConfigError("schedules: 'lr' is what `schedule` moves; a group's own is in its rule")
-    found: list[Driven] = []
+    found: list[ScheduledNumber] = []
     for i, (group, own) in enumerate(zip(groups, of_groups, strict=True)):
         for place, schedule in {**schedules, **own}.items():
             if place not in ("lr", *known):
@@ -72,7 +72,7 @@ def driven_by(
                 )
             held = number_at(group, place)
             base = number(f"schedules: {place}, whose base is {held!r},", held)
-            found.append(Driven(group=i, place=place, base=base, schedule=schedule))
+            found.append(ScheduledNumber(group=i, place=place, base=base, schedule=schedule))
     for place in {driven.place for driven in found}:
         if not any(driven.base for driven in found if driven.place == place):
             raise ConfigError(

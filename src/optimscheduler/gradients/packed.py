@@ -22,17 +22,17 @@ from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import let_take_scale
 from optimscheduler.gradients.buffer import Buffer
-from optimscheduler.gradients.loose import Loose, Outlook, pair_of
-from optimscheduler.gradients.lying import Lying, itself
+from optimscheduler.gradients.packable import packable
 from optimscheduler.gradients.packed_state import PackedState
+from optimscheduler.gradients.per_tensor import LayoutPlan, PerTensor, pair_of
 from optimscheduler.gradients.shown import ShownState
-from optimscheduler.gradients.suited import suited
+from optimscheduler.gradients.stored_tensor import StoredTensor, itself
 from optimscheduler.gradients.twin import is_laid_for_fused, is_watched, take_settings, twin_of
 from optimscheduler.scalars import Flag
 
-__all__ = ["LARGEST", "Flat"]
+__all__ = ["LARGEST_PACKED", "Packed"]
 
-LARGEST: Final = 32768
+LARGEST_PACKED: Final = 32768
 """Elements of the largest tensor that goes into a buffer: beyond it, zeroing a gradient and adding to it
 costs more than a tensor of its own. Measured; see docs/performance.md."""
 
@@ -43,7 +43,7 @@ _MOVED: Final = "a parameter was moved to other memory: .to(), .half(), p.data =
 _log = logging.getLogger("optimscheduler")
 
 
-class Flat(Loose):
+class Packed(PerTensor):
     """The fast layout, for element-wise optimizers.
 
     Args:
@@ -68,7 +68,9 @@ class Flat(Loose):
         self._model = model
         self._groups = [list(group.values()) for group in groups]
         self._group_of = {p: i for i, group in enumerate(self._groups) for p in group}
-        self._small = {p for p in self.parameters if not is_lazy(p) and p.numel() <= LARGEST}  # may be packed
+        self._small = {
+            p for p in self.parameters if not is_lazy(p) and p.numel() <= LARGEST_PACKED
+        }  # may be packed
         self.moved_elsewhere: list[nn.Parameter] = []
         self._begin()
         self._lay()
@@ -98,11 +100,13 @@ class Flat(Loose):
         self.__dict__.update(state)
         self._begin()
 
-    def lying(self) -> list[Lying]:
+    def stored_tensors(self) -> list[StoredTensor]:
         """The buffers, and every other parameter on its own."""
         names = {parameter: name for name, parameter in self._named.items()}
-        together = [Lying(b.leaf.data, [names[p] for p in b.parameters], b.beside) for b in self._buffers]
-        return together + [Lying(parameter, [names[parameter]], itself) for parameter in self._own]
+        together = [
+            StoredTensor(b.leaf.data, [names[p] for p in b.parameters], b.beside) for b in self._buffers
+        ]
+        return together + [StoredTensor(parameter, [names[parameter]], itself) for parameter in self._own]
 
     def _all_small(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters if parameter in self._small]
@@ -134,8 +138,8 @@ class Flat(Loose):
 
     # ---- around an update ----
 
-    def outlook(self) -> Outlook:
-        """Look at what was done to model and optimizer: what will `settle` make of it?"""
+    def plan_layout(self) -> LayoutPlan:
+        """Look at what was done to model and optimizer: what will `apply_layout` make of it?"""
         watched = is_watched(self._user)
         if not (self._packed.state or self._are_whole()):
             self.loosen()  # moved before the first update, as by .to(device): move after them
@@ -145,12 +149,12 @@ class Flat(Loose):
         self._ready = (
             [p for p in self._waiting if p.requires_grad] if self._waiting and not self._doubt else []
         )
-        self._fit = suited(self._ready, self._model) if self._ready else []
+        self._fit = packable(self._ready, self._model) if self._ready else []
         if not (self._fit or self._doubt):
-            return Outlook(self._places, watched) if watched else self._usual
+            return LayoutPlan(self._places, watched) if watched else self._usual
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         places = (self._places, bool(self._doubt), *(order[p] for p in self._fit))
-        return Outlook(_number_for(places), watched)
+        return LayoutPlan(_number_for(places), watched)
 
     def _follow(self) -> None:
         """Take over what others have done to the state; those that differ now, leave their buffer."""
@@ -166,9 +170,9 @@ class Flat(Loose):
     def _are_whole(self) -> bool:
         return False not in [buffer.is_whole() for buffer in self._buffers]
 
-    def settle(self, *, alike: bool = True, watched: bool = False) -> None:
-        """Put every parameter where `outlook` has seen it fit, and bring the gradients along."""
-        super().settle(alike=alike, watched=watched)
+    def apply_layout(self, *, alike: bool = True, watched: bool = False) -> None:
+        """Put every parameter where `plan_layout` has seen it fit, and bring the gradients along."""
+        super().apply_layout(alike=alike, watched=watched)
         if self._doubt or (self._small and not alike):
             self._give_up(self._doubt or "the parameters of another rank do not lie as they do here")
         if watched:
@@ -232,12 +236,12 @@ class Flat(Loose):
         together, waiting, self._tries = arrangement
         for names in together:
             here = [self._named[name] for name in names if name in self._named]
-            self._bring_together(suited([p for p in here if p in self._small], self._model))
+            self._bring_together(packable([p for p in here if p in self._small], self._model))
         self._waiting = [self._named[name] for name in waiting if name in self._named]
 
     def _lay(self) -> None:
         """Bring together those that may; who then turns out to have no gradient, leaves."""
-        self._bring_together(suited([p for p in self._waiting if p.requires_grad], self._model))
+        self._bring_together(packable([p for p in self._waiting if p.requires_grad], self._model))
         placed = set(self.moved_elsewhere)
         self._waiting = [p for p in self._waiting if p not in placed]
 
@@ -310,7 +314,7 @@ class Flat(Loose):
         self.moved_elsewhere = [p for buffer in self._buffers for p in buffer.parameters]
         order = {parameter: i for i, parameter in enumerate(self.parameters)}
         self._places = _number_for(tuple(tuple(order[p] for p in b.parameters) for b in self._buffers))
-        self._usual = Outlook(self._places, watched=False)
+        self._usual = LayoutPlan(self._places, watched=False)
         inside = set(self.moved_elsewhere)
         self._own = [p for p in self.parameters if p not in inside]
         for i, own in enumerate(self._groups):
