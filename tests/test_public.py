@@ -51,7 +51,10 @@ print("torch" in sys.modules)
     assert python(code).split() == ["False", "False", "True"]
 
 
-@pytest.mark.parametrize("module", ["schedules", "grammar", "clock", "hooks", "errors", "checks", "lookup"])
+@pytest.mark.parametrize(
+    "module",
+    ["schedules", "schedules.grammar", "window.clock", "api.hooks", "errors", "checks", "lookup"],
+)
 def test_the_pure_parts_import_no_torch(module: str) -> None:
     code = f"""
 import sys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Self, final
@@ -12,35 +11,28 @@ from typing import Any, Final, Self, final
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimscheduler._torch_compat import has_step_hooks
+from optimscheduler.api.build_member import build_member, chosen_by
 from optimscheduler.api.hooks import check_collisions, check_sche_conf
+from optimscheduler.api.saved import Saved
+from optimscheduler.api.settings import Settings
 from optimscheduler.backward.losses import by_name
-from optimscheduler.backward.precision import LossScale, Precision, precision_for
-from optimscheduler.checks import boolean, number, one_of
-from optimscheduler.errors import CheckpointError, ConfigError, OptimSchedulerError
-from optimscheduler.gradients import gradients_for
-from optimscheduler.line.member import Member
+from optimscheduler.backward.precision import Precision, precision_for
+from optimscheduler.errors import ConfigError
+from optimscheduler.line.lr_hook import LrHook
 from optimscheduler.line.step import BatchStep, Timer, untimed
-from optimscheduler.optimizer.build import may_be_fused
-from optimscheduler.optimizer.choose import choose
-from optimscheduler.optimizer.hyperparameters import Hyperparameters
-from optimscheduler.optimizer.modes import has_modes, set_mode
-from optimscheduler.optimizer.scheduled_numbers import scheduled_numbers
-from optimscheduler.parameters.owned import OwnedParameters
-from optimscheduler.parameters.selection import read_selector
-from optimscheduler.plain_config import config_differences, plain
-from optimscheduler.reports.ledger import Ledger, StepReport
+from optimscheduler.optimizer.modes import set_mode
+from optimscheduler.reports.ledger import StepReport
 from optimscheduler.scalars import Scalar
-from optimscheduler.schedules import Constant, FeedbackSchedule, Run, Schedule
-from optimscheduler.schedules.base import checked_schedule
-from optimscheduler.schedules.grammar import AnySchedule, read_schedule
-from optimscheduler.settings import (
+from optimscheduler.schedules import FeedbackSchedule, Run
+from optimscheduler.schedules.grammar import AnySchedule
+from optimscheduler.sync import GradientSync, sync_for
+from optimscheduler.weakly import Weakly
+from optimscheduler.written import (
     AccumGrad,
     GradNormType,
     Layout,
     LrClock,
     Names,
-    OnMismatch,
     OptimType,
     ParamGroups,
     UseAmp,
@@ -49,34 +41,16 @@ from optimscheduler.settings import (
     WrittenSchedule,
     WrittenSchedules,
 )
-from optimscheduler.state.feedback import check_feedback
-from optimscheduler.state.member_state import (
-    Fit,
-    average_differences,
-    check_fits,
-    check_whole,
-    load_averages,
-    load_state,
-    state_of,
-)
-from optimscheduler.state.other_formats import TorchState, check_torch_state, load_torch_state
-from optimscheduler.sync import GradientSync, sync_for
-from optimscheduler.update.clip import clip_for
-from optimscheduler.update.guard import guard_for
-from optimscheduler.weakly import Weakly
-from optimscheduler.window.clock import Cadence, Clock
 
 __all__ = ["NAME", "OptimScheduler"]
 
 _log = logging.getLogger("optimscheduler")
 
-_CHECK_EVERY: Final = 100  # updates
-
 NAME: Final = "main"
 """The name of a member that has none."""
 
 
-class OptimScheduler:
+class OptimScheduler(Saved):
     """Combines an optimizer with a learning-rate schedule and takes the training step with them.
 
         for batch in loader:
@@ -158,87 +132,40 @@ class OptimScheduler:
         layout: Layout = "auto",
         **sche_conf: Any,  # Any: the subclass's own
     ) -> None:
+        told = {key: value for key, value in locals().items() if key not in ("self", "model", "__class__")}
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        boolean("distributed", distributed)
-        _check_names(optim_loss, updated_modules, exclude)
-        hook = _no_arguments if type(self).sche_init is OptimScheduler.sche_init else type(self).sche_init
-        check_sche_conf(type(self).__name__, hook, sche_conf, _CONSTRUCTOR)
-        # parameters, optimizer
-        self.layout = layout
         self.model = model
-        self.distributed = distributed
-        self.optim_loss = optim_loss
-        self.updated_modules = None if updated_modules is None else _listed(updated_modules)
-        excluded = _listed(exclude)
-        self._chosen = choose(optim_type, optim_conf, model, self.updated_modules, excluded, param_groups)
-        owned = self._chosen.owned
-        self.optimizer = self._chosen.optimizer
-        # base values, parts
-        self.schedule = self._read_schedule(schedule)
-        self._chosen.check_driven(self._driver(), ft_factor)
-        of_all_groups = _read_all("schedules", schedules)
         self._run: Run | None = None
-        self._lr_counts_applied = one_of("lr_clock", lr_clock, ["window", "applied"]) == "applied"
-        self.precision: Precision = precision_for(use_amp, next(iter(owned.by_name.values())).device)
-        loss = "loss" if optim_loss is None else optim_loss
-        self.member = Member(
-            loss=loss,
-            owned=owned,
-            layout=layout,
-            optimizer=self.optimizer,
-            clock=Clock(Cadence(accum_grad=accum_grad, step_per_update=step_per_update)),
-            gradients=gradients_for(
-                [g.parameters for g in owned.groups],
-                self.optimizer,
-                model,
-                layout,
-                fused=may_be_fused(self.optimizer),
-            ),
-            clip=clip_for(grad_clip, grad_norm_type),
-            guard=guard_for(guard),
-            write=Weakly(self._write),  # a cycle otherwise, and hooks would stay
-            values=Hyperparameters(
-                self.optimizer,
-                self._chosen.base_lr,
-                number("ft_factor", ft_factor, above=0),
-                scheduled_numbers(
-                    self.optimizer,
-                    of_all_groups,
-                    [_read_all(f"param_groups: '{g.label}'", g.schedules) for g in owned.groups],
-                ),
-                driver=self._driver(),
-                before=self._chosen.lr_before(self._driver()),
-            ),
-            ledger=Ledger(loss, max_skips, boolean("forensics", forensics)),
-            check_every=_CHECK_EVERY if boolean("check_ranks", check_ranks) else 0,
-            feedback=self._listener.start() if self._listener else None,
-            moded=has_modes(self.optimizer),
+        self._set_up(self._settings_of(told))
+
+    @classmethod
+    def _settings_of(cls, told: Mapping[str, Any]) -> Settings:
+        """The arguments of the constructor, checked."""
+        cls._check_sche_conf(told["sche_conf"])
+        return Settings(**told, lr_hook=f"{cls.__name__}.update_lr" if cls._computes_lr() else None)
+
+    def _set_up(self, settings: Settings) -> None:
+        """Become what the settings say."""
+        self._chosen = chosen_by(settings, self.model)
+        self._settings = settings
+        self.optimizer = self._chosen.optimizer
+        self.layout, self.distributed = settings.layout, settings.distributed
+        self.optim_loss, self.updated_modules = settings.optim_loss, settings.updated_modules
+        self.schedule: AnySchedule | None = settings.schedule  # type: ignore[assignment]  # read by now
+        device = next(iter(self._chosen.owned.by_name.values())).device
+        self.precision = precision_for(settings.use_amp, device)
+        hook = LrHook(f"{type(self).__name__}.update_lr", Weakly(self.update_lr))  # weakly: a cycle otherwise
+        self.member = build_member(settings, self._chosen, self.model, hook)
+        self.sync: GradientSync = sync_for(
+            self.model, [self.member.gradients.parameters], distributed=settings.distributed
         )
-        self.member.clip.limit.check(self.member.gradients.parameters)
-        self.sync: GradientSync = sync_for(model, [self.member.gradients.parameters], distributed=distributed)
         self.sync.begin()
-        self._line = BatchStep(model, {NAME: self.member}, self.precision, self.sync)
-        self._together: tuple[str, ...] = ()  # names in a dict, where one norm is of several members
-        self._config = plain(
-            {
-                **self._chosen.config,
-                "optim_loss": optim_loss,
-                "step_per_update": step_per_update,
-                "use_amp": use_amp,
-                "accum_grad": accum_grad,
-                "ft_factor": ft_factor,
-                "grad_clip": self.member.clip.written if isinstance(grad_clip, Mapping) else grad_clip,
-                "grad_norm_type": grad_norm_type,
-                "schedule": self.schedule,
-                **({"schedules": of_all_groups} if of_all_groups else {}),
-                "guard": guard,
-                "lr_clock": lr_clock,
-                **sche_conf,
-            }
-        )
-        self.member.config = {**self._config, "max_skips": max_skips}
-        self.sche_init(**sche_conf)
+        self._line = BatchStep(self.model, {NAME: self.member}, self.precision, self.sync)
+        self._together = ()  # names in a dict, where one norm is of several members
+        self._config = settings.plain(self._chosen.config)
+        self.member.config = {**self._config, "max_skips": settings.max_skips}
+        self.sche_init(**settings.sche_conf)
 
     @classmethod
     def from_optimizer(cls, optimizer: Optimizer, model: nn.Module, **keywords: Any) -> Self:
@@ -425,22 +352,6 @@ class OptimScheduler:
     def _listener(self) -> FeedbackSchedule[Any] | None:
         return None if self.schedule is None else self.schedule.listener
 
-    def _write(self, real_step: int, epoch: int) -> None:
-        """Write what an update at a real step, in an epoch, is made with."""
-        step = self.member.ledger.applied + 1 if self._lr_counts_applied else real_step
-        if self.member.values.sets_own:
-            self.member.values.write(math.nan, step)
-            return
-        lr = self.update_lr(real_step=step, epoch_num=epoch)
-        if isinstance(lr, Tensor):
-            lr = lr.item()
-        if isinstance(lr, bool) or not isinstance(lr, int | float) or not math.isfinite(lr) or lr < 0:
-            raise ConfigError(
-                f"{type(self).__name__}.update_lr(real_step={step}, epoch_num={epoch}) returned {lr!r}; "
-                "a learning rate is a finite number >= 0"
-            )
-        self.member.values.write(lr, step)
-
     @final
     def adopt(self, precision: Precision, together: Sequence[str] = ()) -> None:
         """Share the loss scales of a dict that this object is a member of.
@@ -457,54 +368,6 @@ class OptimScheduler:
         self.member.config = {**self._config, "max_skips": self.member.ledger.max_skips}
         self._line = BatchStep(self.model, {NAME: self.member}, precision, self.sync)
 
-    @property
-    def together(self) -> tuple[str, ...]:
-        """Names of the members of a dict that are clipped together with it, its own among them."""
-        return self._together
-
-    @property
-    def owned(self) -> OwnedParameters:
-        """The parameters that it optimises."""
-        return self.member.owned
-
-    @property
-    def use_amp(self) -> UseAmp:
-        """The precision asked for."""
-        use_amp: UseAmp = self._config["use_amp"]
-        return use_amp
-
-    # ---- what the origin's subclasses may read ----
-
-    @property
-    def accum_grad(self) -> AccumGrad:
-        """Batches per window, or `"host"`."""
-        return self.member.clock.cadence.accum_grad
-
-    @property
-    def step_per_update(self) -> int:
-        """Every how many windows this object does something."""
-        return self.member.clock.cadence.step_per_update
-
-    @property
-    def grad_clip(self) -> WrittenClip | None:
-        """Largest gradient norm that is applied unchanged; a mapping where it clips by value or by unit."""
-        return self.member.clip.written
-
-    @property
-    def grad_norm_type(self) -> float:
-        """P of that norm."""
-        return self.member.clip.norm_type
-
-    @property
-    def ft_factor(self) -> float:
-        """Constant factor of the learning rate."""
-        return self.member.values.ft_factor
-
-    @property
-    def scaler(self) -> LossScale | None:
-        """The loss scale, in float16; otherwise None."""
-        return self.precision.scaler(self.member.loss)
-
     @final
     def __repr__(self) -> str:
         told = {
@@ -515,139 +378,6 @@ class OptimScheduler:
         parts = [f"{key}={value}" for key, value in told.items()]
         return f"{type(self).__name__}({', '.join([*parts, *filter(None, [self.extra_repr_fn()])])})"
 
-    # ---- state ----
-
-    @final
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as a plain nested dict that `weights_only=True` loads.
-
-        The model's weights are not in it. Tensors are references, as in torch: save or copy the dict
-        before training on.
-
-        Raises:
-            CheckpointError: a window is open, and each of several ranks holds a part of it.
-        """
-        self.member.check_own_weights("state_dict")
-        if self.member.window and self.sync.apart:
-            raise CheckpointError(
-                "with several ranks the state can be saved where no window is open: after a step whose "
-                "report says completes=True, or after flush()"
-            )
-        return state_of(self.member, self._config, self.precision)
-
-    @final
-    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
-        """Go on from a saved state: this class's, the origin's, or a plain torch optimizer's.
-
-        Nothing is changed unless everything fits. The last two have no clock: give `step_num`, or the
-        schedule begins anew.
-
-        Args:
-            state: from `state_dict`, or `{"optimizer", "scaler"}`, or `torch.optim.Optimizer.state_dict()`.
-            on_mismatch: which configuration wins where they differ: neither (`"error"`), this object's
-                (`"config"`; of another model's state it takes what fits), or the checkpoint's
-                (`"checkpoint"`; the object is built anew from it).
-
-        Raises:
-            CheckpointError: parameters, optimizer or configuration differ; the differences are listed.
-        """
-        changed, fit = self._looked_at(state, on_mismatch)
-        if isinstance(fit, TorchState):
-            load_torch_state(self.member, self.scaler, state, fit)
-            for line in fit.changed:
-                _log.warning("%s", line)
-            load_averages(self.member, {}, settings=False)
-            _log.info("this state has no clock: give step_num, or the schedule begins at real step 1")
-            return
-        settings = not changed or on_mismatch == "checkpoint"
-        average_lines = average_differences(self.member, state)
-        if changed and on_mismatch == "checkpoint":
-            self._build_anew(state)
-            fit = check_fits(self.member, self._config, state)
-        load_state(self.member, self._config, self.precision, state, fit, settings=settings)
-        load_averages(self.member, state, settings=on_mismatch == "checkpoint")
-        for line in changed:
-            _log.warning("%s; taken from the %s", line, on_mismatch.replace("config", "configuration"))
-        for line in average_lines:
-            _log.warning("%s; an average that the checkpoint lacks begins with the next update", line)
-        for line in fit.changed:
-            _log.warning("%s", line)
-
-    def _build_anew(self, state: Mapping[str, Any]) -> None:
-        """Become what the checkpoint's configuration describes."""
-        if "step" in vars(self.optimizer) or has_step_hooks(self.optimizer):
-            _log.warning(
-                "optim.optimizer is built anew from the checkpoint: attach its hooks and schedulers again"
-            )
-        self.member.gradients.loosen()
-        run, averages = self._run, self.member.averages
-        OptimScheduler.__init__(self, model=self.model, **self._arguments(state))
-        self.member.averages = averages
-        if run is not None:
-            self.resolve(run)
-
-    @final
-    def check_state(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> list[str]:
-        """Whether `load_state_dict` would take a state; nothing is changed.
-
-        Returns:
-            A line for every setting that differs.
-
-        Raises:
-            CheckpointError: see `load_state_dict`.
-        """
-        return self._looked_at(state, on_mismatch)[0]
-
-    def _looked_at(
-        self, state: Mapping[str, Any], on_mismatch: OnMismatch
-    ) -> tuple[list[str], Fit | TorchState]:
-        """A line for every setting that differs, and what of the state may be loaded."""
-        one_of("on_mismatch", on_mismatch, ["error", "config", "checkpoint"])
-        in_part = on_mismatch == "config"
-        self.member.check_own_weights("load_state_dict")
-        if self.member.window and not self.sync.flushable:
-            raise CheckpointError(
-                "under fully_shard a state cannot be loaded in the middle of a window, whose gradients torch "
-                "keeps out of reach; load it after a window's end, or build model and OptimScheduler anew"
-            )
-        if not isinstance(state, Mapping):
-            raise CheckpointError(f"a state is a mapping, from state_dict(), got {state!r:.80}")
-        if "version" not in state:
-            return [], check_torch_state(self.member, state, self._config["optim_conf"], in_part=in_part)
-        check_whole(state)
-        changed = config_differences(state["config"], self._config)
-        told = [*changed, *average_differences(self.member, state)]
-        if told and on_mismatch == "error":
-            raise CheckpointError(
-                "the checkpoint was made with another configuration; on_mismatch='config' or 'checkpoint' "
-                "says which side wins:\n  " + "\n  ".join(told)
-            )
-        described = self._described_by(state, changed) if changed and not in_part else self
-        if state["config"]["schedule"] == described._config["schedule"]:
-            check_feedback(described.schedule, state["feedback"])
-        settings = not (changed and in_part)
-        member, config = described.member, described._config
-        return changed, check_fits(member, config, state, settings=settings, in_part=in_part)
-
-    def _described_by(self, state: Mapping[str, Any], changed: Sequence[str]) -> Self:
-        """Another object, as the checkpoint's configuration describes it."""
-        self._chosen.check_buildable(changed)
-        try:
-            return type(self)(model=self.model, **{**self._arguments(state), "layout": "loose"})
-        except (OptimSchedulerError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint's configuration cannot be built here: {error}") from error
-
-    def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the constructor that build what the checkpoint's configuration describes."""
-        conf: dict[str, Any] = dict(state["config"])
-        conf.pop("clip_together", None)  # the dict's
-        conf |= {"max_skips": self.member.ledger.max_skips, "forensics": self.member.ledger.forensics}
-        conf |= {"distributed": self.distributed, "check_ranks": bool(self.member.check_every)}
-        conf |= {"layout": self.layout}
-        if self._computes_lr():
-            del conf["schedule"]
-        return conf
-
     # ---- what a subclass may be ----
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -656,34 +386,14 @@ class OptimScheduler:
         check_collisions(cls.__name__, cls.sche_init, _CONSTRUCTOR)
 
     @classmethod
+    def _check_sche_conf(cls, sche_conf: Mapping[str, Any]) -> None:
+        """Check the arguments of a subclass's hook; the base class's takes none."""
+        hook = _no_arguments if cls.sche_init is OptimScheduler.sche_init else cls.sche_init
+        check_sche_conf(cls.__name__, hook, sche_conf, _CONSTRUCTOR)
+
+    @classmethod
     def _computes_lr(cls) -> bool:
         return cls.update_lr is not OptimScheduler.update_lr
-
-    def _driver(self) -> str | None:
-        """What drives the learning rate of all groups, for people; None where it stays."""
-        if self._computes_lr():
-            return f"{type(self).__name__}.update_lr"
-        return None if type(self.schedule) is Constant else repr(self.schedule)
-
-    def _read_schedule(self, schedule: object) -> AnySchedule | None:
-        if schedule is None:
-            return None if self._computes_lr() else Constant()
-        if self._computes_lr():
-            raise ConfigError(
-                f"schedule: {type(self).__name__} computes its own learning rate in update_lr; "
-                "leave schedule out, or use OptimScheduler"
-            )
-        return read_schedule(schedule, "schedule")
-
-
-def _read_all(where: str, schedules: Mapping[str, object] | None) -> dict[str, Schedule]:
-    """The schedules of numbers of the optimizer's groups, none of which may listen to a metric."""
-    if schedules is not None and not isinstance(schedules, Mapping):
-        raise ConfigError(
-            f"{where} must be a mapping like {{'weight_decay': 'Linear(steps=100)'}}, got {schedules!r:.80}"
-        )
-    read = {place: read_schedule(text, f"{where}: {place}") for place, text in (schedules or {}).items()}
-    return {place: checked_schedule(f"{where}: {place}", found) for place, found in read.items()}
 
 
 _CONSTRUCTOR: Final = tuple(
@@ -701,18 +411,3 @@ def _renamed(time_func: Timer | None, optim_name: str | None) -> Timer:
     if time_func is None:
         return untimed
     return lambda names: time_func([names[0], optim_name or names[1]])
-
-
-def _check_names(optim_loss: object, updated_modules: Names | None, exclude: Names) -> None:
-    if not (optim_loss is None or (isinstance(optim_loss, str) and optim_loss)):
-        raise ConfigError(f"optim_loss must be the name of one loss, got {optim_loss!r:.80}")
-    for key, names in {"updated_modules": updated_modules, "exclude": exclude}.items():
-        if names is None and key == "updated_modules":
-            continue
-        for each in _listed(names) if isinstance(names, str | Mapping | Sequence) else [names]:
-            read_selector(key, each)
-
-
-def _listed(names: Names) -> list[object]:
-    """One selector is a list of one."""
-    return [names] if isinstance(names, str | Mapping) else list(names)

@@ -17,8 +17,8 @@ from optimscheduler.line.step import BatchStep, Timer, untimed
 from optimscheduler.line.together import sets_of
 from optimscheduler.reports.ledger import StepReport
 from optimscheduler.scalars import Scalar
-from optimscheduler.settings import ClipTogether, OnMismatch, Unowned
 from optimscheduler.sync import sync_for
+from optimscheduler.written import ClipTogether, OnMismatch, Unowned
 
 __all__ = ["OptimSchedulerDict"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from optimscheduler.errors import ConfigError
 from optimscheduler.gradients import Gradients, gradients_for
+from optimscheduler.line.lr_hook import LrHook
 from optimscheduler.optimizer.build import may_be_fused
 from optimscheduler.optimizer.hyperparameters import Hyperparameters
 from optimscheduler.optimizer.modes import check_trains
@@ -43,10 +44,10 @@ _REPLACED: Final = (
 class Member:
     """One of each part that is an OptimScheduler's own.
 
-    `layout` is where small parameters are to lie. `write` takes a real step and an epoch and writes what
-    moves with them; `feedback` is the state of a feedback schedule. Every `check_every` updates, 0 is never,
-    the ranks are compared in `config`, plain values, in batch number and weights. `averages` follow the
-    weights; the model has theirs while it is `lent`. `moded` says that the optimizer
+    `layout` is where small parameters are to lie. `lr_hook` says the learning rate of a window, or of an
+    update with `lr_counts_applied`; `feedback` is the state of a feedback schedule. Every `check_every`
+    updates, 0 is never, the ranks are compared in `config`, plain values, in batch number and weights.
+    `averages` follow the weights; the model has theirs while it is `lent`. `moded` says that the optimizer
     has `train()` and `eval()`.
     """
 
@@ -58,9 +59,10 @@ class Member:
     gradients: Gradients
     clip: Clip
     guard: Guard
-    write: Callable[[int, int], None]
+    lr_hook: LrHook
     values: Hyperparameters
     ledger: Ledger
+    lr_counts_applied: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     check_every: int = 0
     feedback: Any = None  # Any: whatever plain tree the schedule keeps
@@ -106,6 +108,15 @@ class Member:
         """Check that an optimizer that has modes is in the one for training; see `modes`."""
         if self.moded:
             check_trains(self.optimizer, name)
+
+    def write(self, real_step: int, epoch: int) -> None:
+        """Write into the groups what an update at a real step, in an epoch, is made with.
+
+        Raises:
+            ConfigError: the hook returns no learning rate.
+        """
+        step = self.ledger.applied + 1 if self.lr_counts_applied else real_step
+        self.values.write(math.nan if self.values.sets_own else self.lr_hook.at(step, epoch), step)
 
     def drop(self) -> None:
         """Forget the open window and its gradients."""

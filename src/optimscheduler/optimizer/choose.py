@@ -23,7 +23,7 @@ from optimscheduler.optimizer.build import (
 from optimscheduler.optimizer.keys import group_keys
 from optimscheduler.parameters.group_rules import read_rules
 from optimscheduler.parameters.owned import OwnedParameters, ParameterGroup, first_names, own, own_again
-from optimscheduler.settings import OptimType
+from optimscheduler.written import OptimType
 
 __all__ = ["Chosen", "choose"]
 

@@ -33,7 +33,7 @@ from optimscheduler.run.monitor.plots import plot_curves
 from optimscheduler.run.plan.lr_continuity import LrChange, lr_changes, refuse_jumps
 from optimscheduler.run.plan.plan import Plan, make_plan, plan_of
 from optimscheduler.run.plan.report import show_config, show_lr_changes, show_plan
-from optimscheduler.settings import OnMismatch
+from optimscheduler.written import OnMismatch
 
 __all__ = ["train"]
 

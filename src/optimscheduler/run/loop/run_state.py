@@ -20,8 +20,8 @@ from optimscheduler.run.data.batch_ranges import BatchRanges
 from optimscheduler.run.data.rng import random_state, restore_random_state
 from optimscheduler.run.distributed.world import World
 from optimscheduler.run.loop.modes import checked_trained, trained_again
-from optimscheduler.settings import OnMismatch
 from optimscheduler.shards import is_sharded
+from optimscheduler.written import OnMismatch
 
 __all__ = ["Progress", "RunState", "State"]
 

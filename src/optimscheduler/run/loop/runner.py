@@ -38,7 +38,7 @@ from optimscheduler.run.loop.validation import items_behind, mean_outputs, obser
 from optimscheduler.run.monitor import Monitor
 from optimscheduler.run.monitor.samples import Painter, Writer, show
 from optimscheduler.run.plan.plan import Plan, build_members
-from optimscheduler.settings import OnMismatch
+from optimscheduler.written import OnMismatch
 
 __all__ = ["Lengths", "Runner"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import optimscheduler
-from optimscheduler import ConfigError, OptimScheduler, OptimSchedulerDict, settings
+from optimscheduler import ConfigError, OptimScheduler, OptimSchedulerDict, written
 from tests.cases_models import a_model, optim_of
 
 PUBLIC = [
@@ -40,11 +40,11 @@ def build(**arguments: Any) -> OptimScheduler:
 @pytest.mark.parametrize(
     ("key", "alias"),
     [
-        ("use_amp", settings.UseAmp),
-        ("accum_grad", settings.AccumGrad),
-        ("grad_norm_type", settings.GradNormType),
-        ("lr_clock", settings.LrClock),
-        ("layout", settings.Layout),
+        ("use_amp", written.UseAmp),
+        ("accum_grad", written.AccumGrad),
+        ("grad_norm_type", written.GradNormType),
+        ("lr_clock", written.LrClock),
+        ("layout", written.Layout),
     ],
 )
 def test_words_that_a_type_names_are_those_that_are_allowed(key: str, alias: Any) -> None:
@@ -58,11 +58,11 @@ def test_words_that_a_type_names_are_those_that_are_allowed(key: str, alias: Any
 
 def test_words_of_a_mismatch_and_of_a_dict() -> None:
     optim = build()
-    for word in words(settings.OnMismatch):
+    for word in words(written.OnMismatch):
         optim.load_state_dict(build().state_dict(), word)  # type: ignore[arg-type]
-    for word in words(settings.Unowned):
+    for word in words(written.Unowned):
         OptimSchedulerDict({"main": optim}, unowned=word)  # type: ignore[arg-type]
-    assert (len(words(settings.OnMismatch)), len(words(settings.Unowned))) == (3, 2)
+    assert (len(words(written.OnMismatch)), len(words(written.Unowned))) == (3, 2)
 
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__qualname__)
