@@ -6,7 +6,6 @@ import difflib
 import importlib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -190,5 +189,7 @@ def reason(error: Exception) -> str:
     """
     text = f"{error!s:.500}"
     if not text and isinstance(error, AssertionError) and error.__traceback__:
+        import traceback
+
         text = f"{traceback.extract_tb(error.__traceback__)[-1].line}"  # what was asserted
     return text if isinstance(error, TypeError | ValueError) and text else f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from optimscheduler import OptimScheduler
 from optimscheduler.errors import CheckpointError
 from optimscheduler.parameters.group_rules import GroupRule
 from optimscheduler.parameters.owned import OwnedParameters, own
@@ -160,3 +161,12 @@ def test_R36_what_fits_in_no_order_is_an_error(parameters: Any, count: int) -> N
     assert str(caught.value).startswith(
         f"this optimizer state ({count} parameters, groups: 1) does not fit the 6 parameters owned here"
     )
+
+
+def test_R35_a_moment_of_a_matrix_with_one_element_is_no_counter() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optim = OptimScheduler("Muon", {"lr": 0.1}, model, use_amp=False)
+    optim.step(-model(torch.ones(1, 1)).sum())  # the momentum is below 0
+    state = optim.state_dict()
+    assert state["optimizer"]["state"]["weight"]["momentum_buffer"].item() < 0
+    optim.load_state_dict(state)

@@ -7,6 +7,7 @@ from typing import Final
 from torch import nn
 
 from optimscheduler.api.settings import Settings, read_all
+from optimscheduler.backward.precision import Precision, precision_for
 from optimscheduler.gradients import gradients_for
 from optimscheduler.line.lr_hook import LrHook
 from optimscheduler.line.member import Member
@@ -20,7 +21,7 @@ from optimscheduler.update.clip import clip_for
 from optimscheduler.update.guard import guard_for
 from optimscheduler.window.clock import Cadence, Clock
 
-__all__ = ["build_member", "chosen_by"]
+__all__ = ["build_member", "chosen_by", "precision_of"]
 
 _CHECK_EVERY: Final = 100  # updates
 
@@ -34,6 +35,15 @@ def chosen_by(settings: Settings, model: nn.Module) -> Chosen:
     """
     s = settings
     return choose(s.optim_type, s.optim_conf, model, s.updated_modules, s.exclude, s.param_groups)  # type: ignore[arg-type]  # lists by now
+
+
+def precision_of(settings: Settings, chosen: Chosen) -> Precision:
+    """The precision that the settings ask for, on the device of the parameters.
+
+    Raises:
+        ConfigError: it is none that there is.
+    """
+    return precision_for(settings.use_amp, next(iter(chosen.owned.by_name.values())).device)
 
 
 def build_member(settings: Settings, chosen: Chosen, model: nn.Module, lr_hook: LrHook) -> Member:

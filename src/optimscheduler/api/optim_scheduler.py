@@ -11,12 +11,12 @@ from typing import Any, Final, Self, final
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimscheduler.api.build_member import build_member, chosen_by
+from optimscheduler.api.build_member import build_member, chosen_by, precision_of
 from optimscheduler.api.hooks import check_collisions, check_sche_conf
 from optimscheduler.api.saved import Saved
 from optimscheduler.api.settings import Settings
 from optimscheduler.backward.losses import by_name
-from optimscheduler.backward.precision import Precision, precision_for
+from optimscheduler.backward.precision import Precision
 from optimscheduler.errors import ConfigError
 from optimscheduler.line.lr_hook import LrHook
 from optimscheduler.line.step import BatchStep, Timer, untimed
@@ -153,8 +153,7 @@ class OptimScheduler(Saved):
         self.layout, self.distributed = settings.layout, settings.distributed
         self.optim_loss, self.updated_modules = settings.optim_loss, settings.updated_modules
         self.schedule: AnySchedule | None = settings.schedule  # type: ignore[assignment]  # read by now
-        device = next(iter(self._chosen.owned.by_name.values())).device
-        self.precision = precision_for(settings.use_amp, device)
+        self.precision = precision_of(settings, self._chosen)
         hook = LrHook(f"{type(self).__name__}.update_lr", Weakly(self.update_lr))  # weakly: a cycle otherwise
         self.member = build_member(settings, self._chosen, self.model, hook)
         self.sync: GradientSync = sync_for(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimscheduler._torch_compat import has_step_hooks
-from optimscheduler.api.build_member import build_member, chosen_by
+from optimscheduler.api.build_member import build_member, chosen_by, precision_of
 from optimscheduler.api.facts import Facts
 from optimscheduler.api.loading import Described, load_looked_at, load_other_format, look_at
 from optimscheduler.api.settings import Settings
@@ -140,6 +140,7 @@ class Saved(Facts):
             settings = replace(self._settings.described_by(config), layout="loose")
             self._check_sche_conf(settings.sche_conf)
             chosen = chosen_by(settings, self.model)
+            precision_of(settings, chosen)
             member = build_member(settings, chosen, self.model, self.member.lr_hook)
         except (OptimSchedulerError, TypeError) as error:
             raise _unbuildable(error) from error

@@ -24,7 +24,7 @@ class LastWritten:
     """What we left at some spots, so that what others write there is noticed.
 
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    >>> left = Left(optimizer, [(0, "lr")])
+    >>> left = LastWritten(optimizer, [(0, "lr")])
     >>> left.put((0, "lr"), 0.25)
     >>> left.touched((0, "lr")), optimizer.param_groups[0]["lr"]
     (False, 0.25)

@@ -148,7 +148,8 @@ def _unfit(key: str, value: object, made: object, parameter: nn.Parameter, rules
         except NotImplementedError as error:
             return f"is a {type(value).__name__}, which cannot be loaded: {error}"
     if isinstance(made, Tensor):
-        once = key in rules.once if rules.once is not None else made.numel() == 1
+        alone = made.numel() == 1 and not _is_buffer(made, parameter)
+        once = alone if rules.once is None else key in rules.once
         if not (once and _is_number(value)):
             return _unfit_tensor(value, made, parameter, exact=rules.exact)
     elif isinstance(made, bool) or not isinstance(made, int | float):
