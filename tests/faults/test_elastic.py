@@ -20,7 +20,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_checkpoint(tmp_path:
     assert row.holds, "\n".join(row.failures)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("ranks")
 def test_sigterm_to_the_launcher_leaves_a_checkpoint_on_which_all_ranks_agree(tmp_path: Path) -> None:
     row = sigterm(1, tmp_path)

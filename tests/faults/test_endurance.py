@@ -17,7 +17,7 @@ def test_memory_and_open_files_stay_as_they_are(tmp_path: Path) -> None:
     assert not timeless, "\n".join(timeless)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loading_needs_little_more_than_what_is_loaded(tmp_path: Path) -> None:
     row = memory.drill(1, tmp_path)
     assert row.holds, "\n".join(row.failures)
