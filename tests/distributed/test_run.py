@@ -97,7 +97,7 @@ def test_R31_two_processes_average_what_one_does_and_any_number_goes_on(
         torch.testing.assert_close(one["weights"][name], value, rtol=0, atol=CLOSE)
 
 
-@pytest.mark.parametrize("count", [25, 26, 27])
+@pytest.mark.parametrize("count", [pytest.param(25, marks=pytest.mark.long), 26, 27])
 def test_R31_what_is_left_over_counts_by_its_items(
     count: int, config: Path, tmp_path: Path, two_started: Pool, four_started: Pool
 ) -> None:

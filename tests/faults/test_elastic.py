@@ -13,7 +13,7 @@ STOPPED = "stopped    as asked, after batch 11, safely 0.09 s after SIGTERM. To 
 ENDED = "torch.distributed.elastic.multiprocessing.api.SignalException: Process 3 got signal: 15\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("ranks")
 def test_a_killed_worker_costs_what_was_done_since_the_last_checkpoint(tmp_path: Path) -> None:
     row = drill(1, tmp_path)

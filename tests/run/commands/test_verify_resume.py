@@ -118,7 +118,9 @@ WHICH = {"whole": "without a stop", "until": "until the stop after batch 6", "af
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", WHICH)
+@pytest.mark.parametrize(
+    "when", ["whole", *(pytest.param(when, marks=pytest.mark.long) for when in ("until", "after"))]
+)
 def test_one_that_dies_after_its_first_checkpoint_is_no_result(tmp_path: Path, left: Path, when: str) -> None:
     config, data = dying(tmp_path, when=when)
     said = call("verify-resume", config, data, "checkpoint_every=1", "--batches", 12, "--at", 6)
