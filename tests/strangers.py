@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 __all__ = [
+    "Gathering",
     "GlobalCount",
     "Hidden",
     "Keywords",
@@ -323,6 +324,22 @@ class Recent(Optimizer):
                 recent[0].zero_()  # in place: a copy is no copy otherwise
                 recent.append(p.grad.clone())
                 p.sub_(sum(recent) / 3, alpha=group["lr"])
+
+
+class Gathering(Optimizer):
+    """Adds up in its groups, from the first step on, what gradients of zeros do not change."""
+
+    def __init__(self, params: Parameters, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            norms = [p.grad.norm() for p in group["params"] if p.grad is not None]
+            group.setdefault("seen", torch.zeros(())).add_(sum(float(norm) for norm in norms))
+            group.setdefault("each", []).append(float(sum(norms)))
+            for p in (p for p in group["params"] if p.grad is not None):
+                p.sub_(p.grad, alpha=group["lr"] / (1 + float(group["seen"]) + len(group["each"])))
 
 
 class WithoutLr(Optimizer):

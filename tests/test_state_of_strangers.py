@@ -28,6 +28,7 @@ from tests.cases_models import (
     weights,
 )
 from tests.strangers import (
+    Gathering,
     GlobalCount,
     Keywords,
     LazyStep,
@@ -53,6 +54,7 @@ MAKES: dict[str, Make] = {
     "nested": lambda m: Nested(m.parameters()),
     "global": lambda m: GlobalCount(m.parameters()),
     "flag": lambda m: Sided(m.parameters()),
+    "gathering": lambda m: Gathering(m.parameters()),
 }
 
 
@@ -123,6 +125,21 @@ def test_R34_loaded_into_one_that_has_stepped_it_goes_on_from_the_state(make: Ma
         for group in state["param_groups"]:
             del group["lr"]  # the configuration's, and the twin has not written it yet
     assert_same(*states)
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_R36_one_that_has_stepped_goes_back_to_a_plain_state(make: Make) -> None:
+    data, model = batches(12), a_model()
+    reference = make(model)
+    plain_steps(model, reference, data[:5])
+    saved, there = stored(reference.state_dict()), stored(model.state_dict())
+    optim = ours(make, a_model())
+    train(optim, data[:8])
+    optim.model.load_state_dict(there)
+    optim.load_state_dict(saved)
+    plain_steps(model, reference, data[5:])
+    train(optim, data[5:])
+    assert_same(weights(optim.model), weights(model))
 
 
 def test_R35_the_config_has_the_settings_and_the_checkpoint_the_state_of_groups() -> None:

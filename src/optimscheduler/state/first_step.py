@@ -10,7 +10,7 @@ import copy
 import inspect
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -128,10 +128,12 @@ class FirstStep:
                 return _Tried(state=None, numbers=frozenset())
             return _Tried(state=state, numbers=frozenset())
         known = constructor_names(type(self._optimizer))
-        asked = {key: value for key, value in group.items() if key in known}
+        asked = {key: value for key, value in group.items() if key in known or key in self.named}
+        new = {**self._optimizer.defaults, **asked}
         tried = _tried(self._optimizer, {**group, **self._put_in(group)}, parameter)
-        if tried.state is None:  # it has stepped before, and its group says so
-            return _tried(self._optimizer, {**self._optimizer.defaults, **asked}, parameter)
+        if not set(group) <= {"params", "param_names", *new}:  # it may have stepped before
+            begun = _tried(self._optimizer, new, parameter)
+            tried = begun if tried.state is None else replace(tried, numbers=tried.numbers | begun.numbers)
         return tried
 
     def _put_in(self, group: Mapping[str, Any]) -> State:

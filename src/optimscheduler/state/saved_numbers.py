@@ -57,8 +57,10 @@ def _unlike_number(own: float, theirs: object, *, is_setting: bool, below_one: b
 
 
 def _unlike_list(own: Sequence[Any], theirs: object, *, is_setting: bool, below_one: bool) -> str | None:
-    allowed = f"{len(own)} values like {own}"
-    if not isinstance(theirs, list | tuple) or len(theirs) != len(own):
+    allowed = f"{len(own)} values like {own}" if is_setting else "a list"
+    if not isinstance(theirs, list | tuple) or (is_setting and len(theirs) != len(own)):
         return allowed
+    if len(theirs) != len(own):  # what a class counts may grow
+        return None
     rules = {"is_setting": is_setting, "below_one": below_one}
     return allowed if any(_unlike(*pair, **rules) for pair in zip(own, theirs, strict=True)) else None
