@@ -234,12 +234,8 @@ def test_a_lazy_parameter_is_averaged_from_its_first_update_on() -> None:
     assert_alike(average.weights(), expected, **EXACT)
 
 
-def test_a_replaced_parameter_begins_with_its_own_weights() -> None:
-    model = Net()
-    optim = built(model)
-    average = Average(optim, decay=0.8)
-    for x in rows(3):
-        go(optim, x)
+def replace_late(model: Net, optim: OptimScheduler) -> None:
+    """By a layer of another shape."""
     old = model.late
     model.late = nn.Linear(8, 4).double()
     parameters = optim.optimizer.param_groups[0]["params"]
@@ -247,12 +243,38 @@ def test_a_replaced_parameter_begins_with_its_own_weights() -> None:
         at = next(i for i, p in enumerate(parameters) if p is getattr(old, name))
         parameters[at] = getattr(model.late, name)
         optim.optimizer.state.pop(getattr(old, name), None)
+
+
+def test_a_replaced_parameter_begins_with_its_own_weights() -> None:
+    model = Net()
+    optim = built(model)
+    average = Average(optim, decay=0.8)
+    for x in rows(3):
+        go(optim, x)
+    replace_late(model, optim)
     with pytest.raises(ConfigError, match="take a step first"), average.applied():
         pass
     start = model.late.weight.detach().clone()
     go(optim, rows(1)[0])
     expected = start.lerp(model.late.weight.detach(), 1 - 0.8)
     torch.testing.assert_close(average.weights()["late.weight"], expected, **CLOSE)
+
+
+def test_R34_a_state_between_a_replaced_parameter_and_its_update_is_taken() -> None:
+    model = Net()
+    optim = built(model, accum_grad=2)
+    Average(optim, decay=0.8)
+    for x in rows(2):
+        go(optim, x)
+    replace_late(model, optim)
+    go(optim, rows(5)[4])
+    saved = copy.deepcopy(optim.state_dict())
+    assert "late.weight" not in saved["averages"][0]["weights"], "its average begins with its next update"
+    optim.load_state_dict(saved)
+    late = {name: p.detach() for name, p in model.named_parameters() if name.startswith("late")}
+    assert_alike(
+        optim.state_dict()["averages"][0]["weights"], saved["averages"][0]["weights"] | late, **EXACT
+    )
 
 
 def test_weights_in_bfloat16_are_averaged_in_float32() -> None:
@@ -427,17 +449,27 @@ def test_R36_a_state_without_an_average_begins_one_with_the_next_update() -> Non
         assert_alike(average.weights(), {n: p.detach() for n, p in model.named_parameters()}, **EXACT)
 
 
-@pytest.mark.parametrize("damage", [{"weights": 3}, {"count": "many"}, {"count": -1}, {"weights": {"a": 1}}])
-def test_R35_a_damaged_average_changes_nothing(damage: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"weights": 3}, {"count": "many"}, {"count": -1}, {"weights": {"a": 1}}, {"count": math.nan},
+        {"count": math.inf}, {"count": 2.5}, {"decay": 1.0}, {"decay": math.nan}, {"decay": "0.8"},
+        {"decay": torch.zeros(3)}, {"start": None}, {"start": 0.5}, {"warm_up": 1},
+        {"weights": torch.zeros(3)}, {"weights": {"first.bias": torch.zeros(3)}}, {"decay": None, "warm_up": True},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("on_mismatch", ["error", "config", "checkpoint"])
+def test_R35_a_damaged_average_changes_nothing(damage: dict[str, Any], on_mismatch: Any) -> None:
     model, _, saved = states(0.8)
     optim = built(model)
     average = Average(optim, decay=0.8)
     go(optim, rows(1)[0])
     before = copy.deepcopy(optim.state_dict())
     saved["averages"][0].update(damage)
-    with pytest.raises(CheckpointError, match="damaged"):
-        optim.load_state_dict(saved)
-    assert average.updates == 1
+    with pytest.raises(CheckpointError, match=r"damaged: averages\[0\]"):
+        optim.load_state_dict(saved, on_mismatch)
+    assert (average.updates, average.decay) == (1, 0.8)
     assert_alike(optim.state_dict()["averages"][0]["weights"], before["averages"][0]["weights"], **EXACT)
     assert optim.state_dict()["clock"] == before["clock"]
 

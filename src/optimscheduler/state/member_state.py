@@ -81,7 +81,7 @@ def state_of(m: Member, config: Mapping[str, Any], precision: Precision) -> Stat
         "values": m.values.state_dict(),
         "layout": m.gradients.arrangement(),
         "window": m.window.state_dict() | {"gradients": {}, "scale": 1.0} | pending,
-        **({"averages": [average.state_dict() for average in m.averages]} if m.averages else {}),
+        **({"averages": [a.state_dict(m.owned.by_name) for a in m.averages]} if m.averages else {}),
     }
 
 

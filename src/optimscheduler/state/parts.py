@@ -53,6 +53,8 @@ def check_parts(state: Mapping[str, Any]) -> None:
     _layout(state.get("layout"), state["parameters"])
     _window(state["window"], state["parameters"], state["clock"]["batch"])
     _scale_of_window(state["window"], state["scaler"])
+    for i, average in enumerate(listed("averages", state.get("averages", []))):
+        _average(f"averages[{i}]", average, state["parameters"])
 
 
 def check_scale(place: str, scaler: object) -> None:
@@ -201,7 +203,7 @@ def _window(window: object, parameters: Mapping[str, Any], last: int) -> None:
         check_flag("window.weighted", window["weighted"])
     for name, gradient in window["gradients"].items():
         _among("window.gradients", name, parameters)
-        _gradient(f"window.gradients.{name}", gradient, parameters[name])
+        _like_parameter(f"window.gradients.{name}", gradient, parameters[name])
     if window["gradients"] and not batches:
         raise damaged("window.gradients", sorted(window["gradients"]), "be empty where there are no batches;")
 
@@ -215,13 +217,25 @@ def _scale_of_window(window: Mapping[str, Any], scaler: Mapping[str, Any] | None
         raise damaged("window.scale", window["scale"], f"be {scale:g}, as the loss scale says")
 
 
-def _gradient(place: str, gradient: object, shape: Sequence[int] | None) -> None:
+def _like_parameter(place: str, gradient: object, shape: Sequence[int] | None) -> None:
     if not isinstance(gradient, Tensor):
         raise damaged(place, gradient, "be a tensor")
     if not (gradient.is_floating_point() or gradient.is_complex()):
         raise damaged(place, gradient.dtype, "be of a floating-point type")
     if shape is not None and list(gradient.shape) != list(shape):
         raise damaged(place, tuple(gradient.shape), f"have the shape of its parameter, {tuple(shape)}")
+
+
+def _average(place: str, average: object, parameters: Mapping[str, Any]) -> None:
+    check_keys(place, average, _AVERAGE)
+    assert isinstance(average, Mapping)
+    if average["decay"] is not None:
+        real_number(least=0, below=1)(f"{place}.decay", average["decay"])
+    elif average["warm_up"]:
+        raise damaged(f"{place}.warm_up", True, "be False where decay is None")
+    for name, weight in average["weights"].items():
+        _among(f"{place}.weights", name, parameters)
+        _like_parameter(f"{place}.weights.{name}", weight, parameters[name])
 
 
 # ---- what several have ----
@@ -257,6 +271,14 @@ _SCALE: Final[Mapping[str, Check]] = {
     "backoff_factor": real_number(above=0, most=1),
     "growth_interval": whole_number(least=1, most=2**31 - 1),
     "_growth_tracker": whole_number(most=2**31 - 1),
+}
+
+_AVERAGE: Final[Mapping[str, Check]] = {
+    "decay": anything,
+    "warm_up": check_flag,
+    "start": COUNT,
+    "count": COUNT,
+    "weights": mapping,
 }
 
 _WINDOW: Final[Mapping[str, Check]] = {

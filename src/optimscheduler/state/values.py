@@ -86,15 +86,20 @@ def whole_number(*, least: int = 0, most: int = _MOST) -> Check:
 
 
 def real_number(
-    *, least: float = -_LARGEST_FLOAT32, above: float = -math.inf, most: float = _LARGEST_FLOAT32
+    *,
+    least: float = -_LARGEST_FLOAT32,
+    above: float = -math.inf,
+    most: float = _LARGEST_FLOAT32,
+    below: float = math.inf,
 ) -> Check:
     """A check for numbers in a range that float32 holds."""
 
     def check(place: str, value: object) -> None:
         right = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (right and least <= value <= most and value > above):  # type: ignore[operator]  # it is a number
+        if not (right and least <= value <= most and above < value < below):  # type: ignore[operator]  # it is a number
             lower = f"> {above:g}" if above > -math.inf else f">= {least:g}"
-            raise damaged(place, value, f"be a number {lower} and <= {most:g}")
+            upper = f"< {below:g}" if below < math.inf else f"<= {most:g}"
+            raise damaged(place, value, f"be a number {lower} and {upper}")
 
     return check
 

@@ -152,9 +152,15 @@ class WeightAverage:
 
     # ---- state ----
 
-    def state_dict(self) -> State:
-        """Settings, count and averages by canonical name; tensors are references."""
-        return {**self.settings, "count": self.count, "weights": dict(self.values)}
+    def state_dict(self, parameters: Mapping[str, nn.Parameter]) -> State:
+        """Settings, count and averages by canonical name; tensors are references.
+
+        Args:
+            parameters: by name; one that was replaced by another of another shape has no average yet.
+        """
+        there = {name: value for name, value in self.values.items() if name in parameters}
+        weights = {name: value for name, value in there.items() if value.shape == parameters[name].shape}
+        return {**self.settings, "count": self.count, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any], gradients: Gradients, *, settings: bool) -> None:
         """Go on from there; what is not in it, or has another shape, begins with the weights as they are.
@@ -183,13 +189,7 @@ class WeightAverage:
 
 
 def settings_in(state: Mapping[str, Any]) -> State:
-    """The settings in a saved state, which is looked at.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not the state of an average.
-    """
-    if not all(isinstance(value, Tensor) for value in state["weights"].values()) or state["count"] < 0:
-        raise ValueError(f"an average of {state['count']!r} updates")
+    """The settings in a saved state."""
     return {key: state[key] for key in ("decay", "warm_up", "start")}
 
 
