@@ -455,7 +455,8 @@ def test_R36_a_state_without_an_average_begins_one_with_the_next_update() -> Non
         {"weights": 3}, {"count": "many"}, {"count": -1}, {"weights": {"a": 1}}, {"count": math.nan},
         {"count": math.inf}, {"count": 2.5}, {"decay": 1.0}, {"decay": math.nan}, {"decay": "0.8"},
         {"decay": torch.zeros(3)}, {"start": None}, {"start": 0.5}, {"warm_up": 1},
-        {"weights": torch.zeros(3)}, {"weights": {"first.bias": torch.zeros(3)}}, {"decay": None, "warm_up": True},
+        {"weights": torch.zeros(3)}, {"weights": {"first.bias": torch.zeros(3)}},
+        {"decay": None, "warm_up": True},
     ],
     ids=str,
 )  # fmt: skip
